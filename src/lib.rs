@@ -1,0 +1,3 @@
+//! tailcast: a realtime broadcast relay over Redis Streams.
+
+pub mod relay;

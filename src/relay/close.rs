@@ -1,0 +1,100 @@
+//! Why a connection is closed: one table for every protocol.
+
+use std::borrow::Cow;
+
+use super::format::Gap;
+
+/// Longest reason text a WebSocket close frame can carry, in bytes (RFC 6455, 5.5: 125 less the code).
+pub const CLOSE_TEXT_MAX: usize = 123;
+
+/// Why this side closes a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The client closed first; its own code is echoed.
+    Gone,
+    /// This node is draining; another one, or this one restarted, takes over.
+    Drain,
+    /// A rule was broken: origin, limits that are not rates.
+    Policy(Cow<'static, str>),
+    /// The frame is larger than `--max-frame`.
+    TooLarge,
+    /// Our fault.
+    Internal(Cow<'static, str>),
+    /// A raw socket's message was not taken; the text says whether it may be stored all the same.
+    NotStored(Cow<'static, str>),
+    /// The request can't be served as it is.
+    BadRequest(Cow<'static, str>),
+    /// Silent for too long, or it stopped reading.
+    Timeout(Cow<'static, str>),
+    /// A raw socket has no other way to be told of a gap.
+    Gap(Gap),
+    /// Sends faster than `--rate` allows.
+    TooFast,
+    /// The client broke the WebSocket protocol; the code is RFC 6455's.
+    Protocol(u16, Cow<'static, str>),
+}
+
+impl CloseReason {
+    /// The WebSocket close code.
+    pub fn code(&self) -> u16 {
+        match self {
+            CloseReason::Gone => 1000,
+            CloseReason::Drain => 1012,
+            CloseReason::Policy(_) => 1008,
+            CloseReason::TooLarge => 1009,
+            CloseReason::Internal(_) => 1011,
+            CloseReason::NotStored(_) => 1013,
+            CloseReason::BadRequest(_) => 4400,
+            CloseReason::Timeout(_) => 4408,
+            CloseReason::Gap(_) => 4409,
+            CloseReason::TooFast => 4429,
+            CloseReason::Protocol(code, _) => *code,
+        }
+    }
+
+    /// Whether connecting again, just as before, can help.
+    pub fn reconnect(&self) -> bool {
+        match self {
+            CloseReason::Drain
+            | CloseReason::Internal(_)
+            | CloseReason::NotStored(_)
+            | CloseReason::Timeout(_)
+            | CloseReason::Gap(_)
+            | CloseReason::TooFast => true,
+            CloseReason::Gone
+            | CloseReason::Policy(_)
+            | CloseReason::TooLarge
+            | CloseReason::BadRequest(_)
+            | CloseReason::Protocol(..) => false,
+        }
+    }
+
+    /// One line for the client, at most [`CLOSE_TEXT_MAX`] bytes.
+    pub fn text(&self) -> Cow<'static, str> {
+        let text: Cow<'static, str> = match self {
+            CloseReason::Gone => Cow::Borrowed(""),
+            CloseReason::Drain => Cow::Borrowed("this node is going away; reconnect"),
+            CloseReason::TooLarge => Cow::Borrowed("frame too large; see --max-frame"),
+            CloseReason::TooFast => Cow::Borrowed("too many frames; slow down and reconnect"),
+            CloseReason::Gap(gap) => Cow::Owned(format!(
+                "gap ({}); go on with from={}",
+                gap.reason.as_str(),
+                gap.before.predecessor()
+            )),
+            CloseReason::Policy(text)
+            | CloseReason::Internal(text)
+            | CloseReason::NotStored(text)
+            | CloseReason::BadRequest(text)
+            | CloseReason::Timeout(text)
+            | CloseReason::Protocol(_, text) => text.clone(),
+        };
+        if text.len() <= CLOSE_TEXT_MAX {
+            return text;
+        }
+        let mut end = CLOSE_TEXT_MAX;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        Cow::Owned(text[..end].to_owned())
+    }
+}
