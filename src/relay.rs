@@ -1,10 +1,28 @@
 //! The relay itself: rooms, cursors, replay, fan-out. It knows no sockets and no Redis.
+//!
+//! Read on in this order: [`entry`] and [`log`] say what everything is made of; [`window`] and
+//! [`follower`] keep one stream's newest part in step with it; [`room`] puts them together;
+//! [`batch`] and [`page`] turn a cursor into bytes; [`outlet`] and [`fanout`] write them; [`hub`]
+//! and [`connection`] are what front ends call.
+
+pub mod entry;
+pub mod format;
+pub mod log;
+pub mod position;
+
+mod batch;
+mod cursor;
+mod fanout;
+mod follower;
+mod page;
+mod registry;
+mod room;
+mod window;
 
 pub mod close;
 pub mod connection;
-pub mod entry;
-pub mod format;
 pub mod hub;
-pub mod log;
 pub mod outlet;
-pub mod position;
+pub mod stats;
+
+pub use window::WindowLimits;

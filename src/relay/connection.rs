@@ -1,17 +1,25 @@
 //! One client of any protocol: its rooms, its publishes, its way out.
 
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use bytes::Bytes;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::entry::{EntryId, Fields, RoomName};
-use super::log::{AppendError, LogError};
+use super::hub::Relay;
+use super::log::{Append, AppendError, LogError};
 use super::outlet::Outlet;
 use super::position::Position;
 
 /// A client's connection. Dropping it leaves every room.
 pub struct Connection {
+    relay: Arc<Relay>,
     outlet: Arc<Outlet>,
+    /// Rooms it's in or joins, with the join's task.
+    rooms: Arc<Mutex<Vec<(RoomName, AbortHandle)>>>,
 }
 
 /// Called once when a join has its cursor, or failed. The frame it returns goes out before the
@@ -33,40 +41,132 @@ pub enum JoinError {
 }
 
 impl Connection {
+    pub(super) fn new(relay: Arc<Relay>, outlet: Arc<Outlet>) -> Self {
+        relay.stats().connections.add(1);
+        Connection {
+            relay,
+            outlet,
+            rooms: Arc::default(),
+        }
+    }
+
     /// Its way out.
     pub fn outlet(&self) -> &Arc<Outlet> {
         &self.outlet
     }
 
     /// Begins to join a room. While Redis is away the join waits.
-    pub fn join(&self, _room: RoomName, _from: Position, _joined: Joined) -> Result<(), JoinError> {
-        todo!()
+    pub fn join(&self, room: RoomName, from: Position, joined: Joined) -> Result<(), JoinError> {
+        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        if rooms.iter().any(|(name, _)| *name == room) {
+            return Err(JoinError::AlreadyIn);
+        }
+        let limit = self.relay.settings().max_rooms;
+        if rooms.len() >= limit {
+            return Err(JoinError::TooMany(limit));
+        }
+        let outlet = self.outlet.clone();
+        let membership = self.relay.registry().enter(&room);
+        let list = self.rooms.clone();
+        let name = room.clone();
+        let task = tokio::spawn(async move {
+            let start = membership.room().start(from, now_ms()).await;
+            // Held to the end, so that a leave comes either before this or after it.
+            let mut rooms = list.lock().unwrap_or_else(PoisonError::into_inner);
+            if !rooms.iter().any(|(joining, _)| *joining == name) {
+                return;
+            }
+            match start {
+                Ok(start) => {
+                    let frame = joined(Ok(start.head));
+                    outlet.enter(membership, start, frame);
+                }
+                Err(error) => {
+                    rooms.retain(|(joining, _)| *joining != name);
+                    if let Some(frame) = joined(Err(error)) {
+                        outlet.send(frame);
+                    }
+                }
+            }
+        });
+        rooms.push((room, task.abort_handle()));
+        Ok(())
     }
 
     /// Leaves a room, or gives up joining it. False if it was not there.
-    pub fn leave(&self, _room: &RoomName) -> bool {
-        todo!()
+    pub fn leave(&self, room: &RoomName) -> bool {
+        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(index) = rooms.iter().position(|(name, _)| name == room) else {
+            return false;
+        };
+        let (_, task) = rooms.swap_remove(index);
+        task.abort();
+        self.outlet.leave(room);
+        true
     }
 
     /// Publishes; stored in the order of these calls.
-    pub fn publish(
-        &self,
-        _room: &RoomName,
-        _fields: Fields,
-        _key: Option<Bytes>,
-        _done: Published,
-    ) {
-        todo!()
+    pub fn publish(&self, room: &RoomName, fields: Fields, key: Option<Bytes>, done: Published) {
+        self.outlet.in_flight.fetch_add(1, Ordering::AcqRel);
+        let outlet = self.outlet.clone();
+        let counted = self.relay.count_outcome(Box::new(move |outcome| {
+            outlet.in_flight.fetch_sub(1, Ordering::AcqRel);
+            outlet.progress.notify_waiters();
+            done(&outlet, outcome);
+        }));
+        self.relay.log().append(Append {
+            room: room.clone(),
+            fields,
+            key,
+            deadline: Instant::now() + self.relay.settings().publish_timeout,
+            done: counted,
+        });
     }
 
     /// Waits while too many publishes are in flight or too many bytes wait to go out: the front
     /// end reads nothing more from its client before this returns.
     pub async fn ready(&self) {
-        todo!()
+        let limit = self.relay.settings().max_in_flight;
+        self.wait(|outlet| {
+            outlet.in_flight.load(Ordering::Acquire) < limit && !outlet.is_backlogged()
+        })
+        .await;
     }
 
     /// Waits until no publish is in flight.
     pub async fn settled(&self) {
-        todo!()
+        self.wait(|outlet| outlet.in_flight.load(Ordering::Acquire) == 0)
+            .await;
     }
+
+    async fn wait(&self, is_met: impl Fn(&Outlet) -> bool) {
+        loop {
+            let progress = self.outlet.progress.notified();
+            if is_met(&self.outlet) {
+                return;
+            }
+            progress.await;
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, task) in rooms.drain(..) {
+            task.abort();
+        }
+        drop(rooms);
+        self.outlet.abandon();
+        self.relay.stats().connections.sub(1);
+    }
+}
+
+/// `ago:` is the one position that needs a clock. It's this node's, which may differ from Redis's.
+fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
 }

@@ -1,17 +1,71 @@
 //! [`Relay`]: the three verbs, over one log.
 
+use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::entry::{Entry, EntryId, Fields, RoomName};
+use super::fanout::Fanout;
 use super::format::Format;
-use super::log::{AppendError, LogError};
-use super::outlet::Wire;
+use super::log::{Append, AppendDone, AppendError, Log, LogError, Range};
+use super::outlet::{Outlet, Wire};
+use super::registry::Registry;
+use super::room::{RoomShared, WindowBudget};
+use super::stats::Stats;
+use super::window::WindowLimits;
+
+/// How a relay behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Bounds of each room's window.
+    pub window: WindowLimits,
+    /// Bytes of all windows together. Above it every room is held to its share.
+    pub window_total: usize,
+    /// How long a room without subscribers keeps its tail and window.
+    pub linger: Duration,
+    /// How long a pending write may make no progress before its socket is closed; `None` is for ever.
+    pub slow_timeout: Option<Duration>,
+    /// Rooms per connection.
+    pub max_rooms: usize,
+    /// Publishes in flight per connection.
+    pub max_in_flight: u32,
+    /// How long a publish may wait for its outcome.
+    pub publish_timeout: Duration,
+    /// Fan-out workers; as many as processors is right.
+    pub workers: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            window: WindowLimits {
+                entries: 1_000,
+                bytes: 1 << 20,
+            },
+            window_total: 256 << 20,
+            linger: Duration::from_secs(30),
+            slow_timeout: Some(Duration::from_secs(60)),
+            max_rooms: 128,
+            max_in_flight: 64,
+            publish_timeout: Duration::from_secs(5),
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
 
 /// A node's relay.
-pub struct Relay {}
+pub struct Relay {
+    log: Arc<dyn Log>,
+    registry: Arc<Registry>,
+    shared: Arc<RoomShared>,
+    settings: Settings,
+}
 
 /// Which part of a room's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,32 +90,126 @@ pub struct HistoryPage {
 }
 
 impl Relay {
+    /// A relay over a log. Its workers run on the current tokio runtime.
+    pub fn new(log: Arc<dyn Log>, settings: Settings) -> Arc<Self> {
+        let shared = Arc::new(RoomShared {
+            log: log.clone(),
+            fanout: Fanout::start(settings.workers),
+            limits: settings.window,
+            windows: WindowBudget {
+                limit: settings.window_total,
+                used: AtomicUsize::new(0),
+                rooms: AtomicUsize::new(0),
+            },
+            stats: Arc::default(),
+        });
+        Arc::new(Relay {
+            log,
+            registry: Registry::new(shared.clone(), settings.linger),
+            shared,
+            settings,
+        })
+    }
+
     /// A connection for a client that was let in.
-    pub fn connect(self: &Arc<Self>, _wire: Box<dyn Wire>, _format: &'static Format) -> Connection {
-        todo!()
+    pub fn connect(self: &Arc<Self>, wire: Box<dyn Wire>, format: &'static Format) -> Connection {
+        let outlet = Outlet::new(
+            wire,
+            format,
+            self.settings.slow_timeout,
+            self.shared.fanout.assign(),
+            self.shared.stats.clone(),
+        );
+        Connection::new(self.clone(), outlet)
     }
 
     /// Publishes one entry for a client without a connection. Waits for its outcome.
     pub async fn publish(
         &self,
-        _room: &RoomName,
-        _fields: Fields,
-        _key: Option<Bytes>,
+        room: &RoomName,
+        fields: Fields,
+        key: Option<Bytes>,
     ) -> Result<EntryId, AppendError> {
-        todo!()
+        let (sender, outcome) = oneshot::channel();
+        self.log.append(Append {
+            room: room.clone(),
+            fields,
+            key,
+            deadline: Instant::now() + self.settings.publish_timeout,
+            done: self.count_outcome(Box::new(move |outcome| {
+                // The client may have gone away; its entry is stored all the same.
+                let _ = sender.send(outcome);
+            })),
+        });
+        let gone = || {
+            AppendError::Unknown(LogError::Unavailable(
+                "this node is shutting down".to_owned(),
+            ))
+        };
+        outcome.await.unwrap_or_else(|_| Err(gone()))
     }
 
     /// Reads a page of history.
     pub async fn history(
         &self,
-        _room: &RoomName,
-        _query: HistoryQuery,
+        room: &RoomName,
+        query: HistoryQuery,
     ) -> Result<HistoryPage, LogError> {
-        todo!()
+        let range = Range {
+            from: query.after.map_or(Bound::Unbounded, Bound::Excluded),
+            to: query.before.map_or(Bound::Unbounded, Bound::Excluded),
+            limit: query.limit + 1,
+            newest_first: query.newest_first,
+        };
+        self.shared.stats.log_reads.add(1);
+        let mut entries = self.log.range(room, range).await?;
+        let has_more = entries.len() > query.limit;
+        entries.truncate(query.limit);
+        let next = entries.last().map(|entry| entry.id).filter(|_| has_more);
+        Ok(HistoryPage { entries, next })
     }
 
     /// Why this node can't serve now, if it can't: Redis does not answer, or tails do not move.
     pub fn health(&self) -> Result<(), LogError> {
-        todo!()
+        self.log.health()
+    }
+
+    /// What the relay counts.
+    pub fn stats(&self) -> &Arc<Stats> {
+        &self.shared.stats
+    }
+
+    /// Bytes that the windows of all rooms hold now.
+    pub fn window_bytes(&self) -> usize {
+        self.shared
+            .windows
+            .used
+            .load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(super) fn log(&self) -> &dyn Log {
+        self.log.as_ref()
+    }
+
+    pub(super) fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    pub(super) fn count_outcome(&self, done: AppendDone) -> AppendDone {
+        let stats = self.shared.stats.clone();
+        Box::new(move |outcome| {
+            match &outcome {
+                Ok(_) => stats.published.add(1),
+                Err(AppendError::Refused(_)) => stats.refused.add(1),
+                Err(AppendError::Unknown(_) | AppendError::NotReplicated(_)) => {
+                    stats.unknown.add(1)
+                }
+            }
+            done(outcome);
+        })
     }
 }

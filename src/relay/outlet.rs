@@ -1,12 +1,43 @@
 //! One connection's way out: its own frames, and the entries of the rooms it's in.
+//!
+//! No queue grows here. What a connection still has to get is a cursor per room; what waits in
+//! memory is the rest of one frame that the kernel cut, and the connection's own small frames.
+//!
+//! Two write to the socket, never both at once: the fan-out's pass, as long as the kernel takes
+//! everything, and a task of this connection's own, [`Outlet::drain`], which lives only while the
+//! socket would block, a room has to be read from the log, or the connection is closing.
 
+use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
+use tokio::sync::Notify;
 
+use super::batch::{self, Pending};
 use super::close::CloseReason;
+use super::cursor::Cursor;
+use super::entry::RoomName;
+use super::format::{Format, GapFrame};
+use super::page::{Page, PageOutcome};
+use super::registry::Membership;
+use super::room::{Room, Start};
+use super::stats::Stats;
+
+/// Bytes of a connection's own frames that may wait before its front end stops reading from it.
+const BACKLOG_BYTES: usize = 64 * 1024;
+
+/// Entries the first page from the log holds; it doubles while the socket takes all of it.
+const PAGE_FIRST: usize = 64;
+const PAGE_LEAST: usize = 8;
+const PAGE_MOST: usize = 512;
+
+/// How long a replay that met a Redis that does not answer waits before it asks again.
+const REPLAY_RETRY: Duration = Duration::from_millis(250);
 
 /// The socket under a connection, as far as the relay needs it.
 pub trait Wire: Send + Sync + 'static {
@@ -18,28 +49,452 @@ pub trait Wire: Send + Sync + 'static {
 }
 
 /// Where a connection's frames go out. Shared by its front end, its rooms and its publishes.
-pub struct Outlet {}
+pub struct Outlet {
+    wire: Box<dyn Wire>,
+    format: &'static Format,
+    slow_timeout: Option<Duration>,
+    /// The fan-out worker that writes to it.
+    worker: usize,
+    stats: Arc<Stats>,
+    out: Mutex<Out>,
+    /// Publishes without an outcome.
+    pub(super) in_flight: AtomicU32,
+    /// Something got less: publishes in flight, or the backlog.
+    pub(super) progress: Notify,
+    ended: Notify,
+}
+
+#[derive(Default)]
+struct Out {
+    /// What the kernel did not take of a frame that has begun.
+    cut: Bytes,
+    own: VecDeque<Bytes>,
+    own_bytes: usize,
+    seats: SmallVec<[Seat; 1]>,
+    /// Whether [`Outlet::drain`] runs; passes then leave this connection alone.
+    draining: bool,
+    closing: Option<CloseReason>,
+    /// The closing bytes went out, or never will.
+    ended: bool,
+}
+
+/// This connection in one room.
+struct Seat {
+    membership: Membership,
+    worker: usize,
+    number: usize,
+    cursor: Cursor,
+    replay: Replay,
+    page_entries: u16,
+}
+
+/// Where a seat's next entries come from.
+enum Replay {
+    /// The window.
+    Window,
+    /// The log; the page is on its way.
+    Waiting,
+    /// A page of the log.
+    Page(Arc<Page>),
+}
+
+/// How a write ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wrote {
+    All,
+    WouldBlock,
+}
 
 impl Outlet {
+    pub(super) fn new(
+        wire: Box<dyn Wire>,
+        format: &'static Format,
+        slow_timeout: Option<Duration>,
+        worker: usize,
+        stats: Arc<Stats>,
+    ) -> Arc<Self> {
+        Arc::new(Outlet {
+            wire,
+            format,
+            slow_timeout,
+            worker,
+            stats,
+            out: Mutex::default(),
+            in_flight: AtomicU32::new(0),
+            progress: Notify::new(),
+            ended: Notify::new(),
+        })
+    }
+
+    fn out(&self) -> MutexGuard<'_, Out> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Sends a frame of the connection's own (an acknowledgement, a pong), after those sent
     /// before it and between entries, never inside one. Never waits.
-    pub fn send(self: &Arc<Self>, _frame: Bytes) {
-        todo!()
+    pub fn send(self: &Arc<Self>, frame: Bytes) {
+        let mut out = self.out();
+        if out.closing.is_none() && !frame.is_empty() {
+            out.push_own(frame);
+            self.carry_on(&mut out);
+        }
     }
 
     /// Ends the connection: the format's closing bytes go out after what has begun, then nothing.
     /// The first reason wins.
-    pub fn close(self: &Arc<Self>, _reason: CloseReason) {
-        todo!()
+    pub fn close(self: &Arc<Self>, reason: CloseReason) {
+        let mut out = self.out();
+        self.begin_close(&mut out, reason);
+        self.carry_on(&mut out);
     }
 
     /// Whether it's closed, or about to be.
     pub fn is_closing(&self) -> bool {
-        todo!()
+        self.out().closing.is_some()
     }
 
     /// Waits until somebody closed it and the closing bytes went out, or can't.
     pub async fn closed(&self) -> CloseReason {
-        todo!()
+        loop {
+            let ended = self.ended.notified();
+            if let Some(reason) = self.end_reason() {
+                return reason;
+            }
+            ended.await;
+        }
+    }
+
+    fn end_reason(&self) -> Option<CloseReason> {
+        let out = self.out();
+        out.closing.clone().filter(|_| out.ended)
+    }
+
+    /// Whether so much of its own waits to go out that its front end had better not read on.
+    pub(super) fn is_backlogged(&self) -> bool {
+        self.out().own_bytes > BACKLOG_BYTES
+    }
+
+    /// Takes a seat in a room. `joined` goes out before the first entry.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        membership: Membership,
+        start: Start,
+        joined: Option<Bytes>,
+    ) {
+        let mut out = self.out();
+        if out.closing.is_some() {
+            return;
+        }
+        if let Some(frame) = joined {
+            out.push_own(frame);
+        }
+        if let Some(gap) = start.gap {
+            match (self.format.gap)(membership.room().name(), &gap) {
+                GapFrame::Frame(frame) => out.push_own(frame),
+                GapFrame::Close => {
+                    self.begin_close(&mut out, CloseReason::Gap(gap));
+                    self.carry_on(&mut out);
+                    return;
+                }
+            }
+        }
+        let number = membership.room().seats[self.worker].enter(self.clone());
+        out.seats.push(Seat {
+            membership,
+            worker: self.worker,
+            number,
+            cursor: start.cursor,
+            replay: Replay::Window,
+            page_entries: PAGE_FIRST as u16,
+        });
+        self.carry_on(&mut out);
+    }
+
+    /// Gives up the seat in a room; false if there is none.
+    pub(super) fn leave(&self, room: &RoomName) -> bool {
+        let mut out = self.out();
+        let index = out.seats.iter().position(|seat| seat.room().name() == room);
+        index.map(|index| out.seats.swap_remove(index)).is_some()
+    }
+
+    /// Gives up everything, at once.
+    pub(super) fn abandon(&self) {
+        self.fail(&mut self.out(), CloseReason::Gone);
+    }
+
+    /// A pass of the fan-out: the room has something new.
+    pub(super) fn deliver(self: &Arc<Self>, room: &Arc<Room>) {
+        let mut out = self.out();
+        if out.draining || out.ended {
+            return;
+        }
+        let Some(index) = out
+            .seats
+            .iter()
+            .position(|seat| Arc::ptr_eq(seat.room(), room))
+        else {
+            return;
+        };
+        let step = self.step_seat(&mut out, index);
+        self.after(&mut out, step);
+    }
+
+    /// Writes whatever can be written now, unless the drain does so already.
+    fn carry_on(self: &Arc<Self>, out: &mut Out) {
+        if out.draining || out.ended {
+            return;
+        }
+        let step = self.step(out);
+        self.after(out, step);
+    }
+
+    /// Acts on how a step ended.
+    fn after(self: &Arc<Self>, out: &mut Out, step: io::Result<Wrote>) {
+        match step {
+            Ok(Wrote::All) if out.closing.is_some() => self.finish(out),
+            Ok(Wrote::All) => {}
+            Ok(Wrote::WouldBlock) => {
+                out.draining = true;
+                tokio::spawn(self.clone().drain());
+            }
+            Err(_) => self.fail(out, CloseReason::Gone),
+        }
+    }
+
+    /// One more attempt of the drain; whether it's to wait for the socket and come again.
+    fn drain_step(self: &Arc<Self>) -> bool {
+        let mut out = self.out();
+        if out.ended {
+            return false;
+        }
+        match self.step(&mut out) {
+            Ok(Wrote::WouldBlock) => return true,
+            Ok(Wrote::All) if out.closing.is_some() => self.finish(&mut out),
+            // Under the same lock as the last look at the rooms: whatever comes later, a pass
+            // brings, and it no longer passes this connection over.
+            Ok(Wrote::All) => out.draining = false,
+            Err(_) => self.fail(&mut out, CloseReason::Gone),
+        }
+        false
+    }
+
+    /// Goes on until this connection is level with all its rooms.
+    async fn drain(self: Arc<Self>) {
+        while self.drain_step() {
+            let writable = std::future::poll_fn(|cx| self.wire.poll_writable(cx));
+            let is_stuck = match self.slow_timeout {
+                None => writable.await.is_err(),
+                Some(limit) => match tokio::time::timeout(limit, writable).await {
+                    Ok(outcome) => outcome.is_err(),
+                    Err(_) => {
+                        self.stats.slow_closed.add(1);
+                        true
+                    }
+                },
+            };
+            if is_stuck {
+                let reason = CloseReason::Timeout("stopped reading; reconnect to go on".into());
+                self.fail(&mut self.out(), reason);
+            }
+        }
+    }
+
+    /// Writes its own frames, then every room's, until all is out or the socket would block.
+    fn step(self: &Arc<Self>, out: &mut Out) -> io::Result<Wrote> {
+        if self.flush(out)? == Wrote::WouldBlock {
+            return Ok(Wrote::WouldBlock);
+        }
+        let mut index = 0;
+        while index < out.seats.len() {
+            if self.step_seat(out, index)? == Wrote::WouldBlock {
+                return Ok(Wrote::WouldBlock);
+            }
+            index += 1;
+        }
+        Ok(Wrote::All)
+    }
+
+    /// Writes what a cut frame still has, and the connection's own frames.
+    fn flush(&self, out: &mut Out) -> io::Result<Wrote> {
+        loop {
+            while !out.cut.is_empty() {
+                match self.wire.try_write(&out.cut) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(written) => drop(out.cut.split_to(written)),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        return Ok(Wrote::WouldBlock);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            out.cut = Bytes::new();
+            match out.own.pop_front() {
+                None => {
+                    if out.own.capacity() > 0 {
+                        out.own = VecDeque::new();
+                    }
+                    return Ok(Wrote::All);
+                }
+                Some(frame) => {
+                    out.own_bytes -= frame.len();
+                    out.cut = frame;
+                    self.progress.notify_waiters();
+                }
+            }
+        }
+    }
+
+    /// Writes what one room has for this connection.
+    fn step_seat(self: &Arc<Self>, out: &mut Out, index: usize) -> io::Result<Wrote> {
+        loop {
+            if !out.cut.is_empty() && self.flush(out)? == Wrote::WouldBlock {
+                return Ok(Wrote::WouldBlock);
+            }
+            let Some(seat) = out.seats.get_mut(index) else {
+                return Ok(Wrote::All);
+            };
+            let room = seat.room();
+            let pending = match &seat.replay {
+                Replay::Waiting => return Ok(Wrote::All),
+                Replay::Window => room.pending(self.format, &seat.cursor),
+                Replay::Page(page) => {
+                    match batch::from_page(page, room.name(), self.format, &seat.cursor) {
+                        Pending::CaughtUp => {
+                            seat.replay = Replay::Window;
+                            let entries = usize::from(seat.page_entries) * 2;
+                            seat.page_entries = entries.min(PAGE_MOST) as u16;
+                            continue;
+                        }
+                        pending => pending,
+                    }
+                }
+            };
+            let batch = match pending {
+                Pending::CaughtUp => return Ok(Wrote::All),
+                Pending::Behind => {
+                    let room = room.clone();
+                    let entries = usize::from(seat.page_entries);
+                    seat.replay = Replay::Waiting;
+                    tokio::spawn(fetch(self.clone(), room, seat.cursor, entries));
+                    return Ok(Wrote::All);
+                }
+                Pending::Batch(batch) => batch,
+            };
+            let written = if batch.bytes.is_empty() {
+                0
+            } else {
+                match self.wire.try_write(&batch.bytes) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(written) => written,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        seat.let_go_of_page(0);
+                        return Ok(Wrote::WouldBlock);
+                    }
+                    Err(error) => return Err(error),
+                }
+            };
+            self.stats.writes.add(1);
+            self.stats.frame_bytes.add(written as u64);
+            if written < batch.bytes.len() {
+                let (cut, cursor, frames) = batch.cut(written);
+                seat.cursor = cursor;
+                seat.let_go_of_page(frames);
+                out.cut = cut;
+                self.stats.frames.add(frames as u64);
+                // The kernel is full; the next attempt will say so.
+                continue;
+            }
+            seat.cursor = batch.end;
+            self.stats.frames.add(batch.frames() as u64);
+            if let Some(gap) = batch.close {
+                self.begin_close(out, CloseReason::Gap(gap));
+                return self.flush(out);
+            }
+        }
+    }
+
+    /// Leaves all rooms and queues the closing bytes.
+    fn begin_close(&self, out: &mut Out, reason: CloseReason) {
+        if out.closing.is_some() {
+            return;
+        }
+        let frame = (self.format.close)(&reason);
+        if !frame.is_empty() {
+            out.push_own(frame);
+        }
+        out.seats.clear();
+        out.closing = Some(reason);
+    }
+
+    /// Everything went out.
+    fn finish(&self, out: &mut Out) {
+        out.ended = true;
+        self.ended.notify_waiters();
+        self.progress.notify_waiters();
+    }
+
+    /// Nothing more goes out.
+    fn fail(&self, out: &mut Out, reason: CloseReason) {
+        out.closing.get_or_insert(reason);
+        out.seats.clear();
+        out.cut = Bytes::new();
+        out.own = VecDeque::new();
+        out.own_bytes = 0;
+        self.finish(out);
+    }
+
+    /// Takes up a page, or whatever became of it.
+    fn resume(self: &Arc<Self>, room: &Arc<Room>, cursor: Cursor, replay: Replay) {
+        let mut out = self.out();
+        let seat = out
+            .seats
+            .iter_mut()
+            .find(|seat| Arc::ptr_eq(seat.room(), room));
+        if let Some(seat) = seat.filter(|seat| seat.cursor == cursor) {
+            seat.replay = replay;
+            self.carry_on(&mut out);
+        }
+    }
+}
+
+/// Reads a page for one seat and hands it over.
+async fn fetch(outlet: Arc<Outlet>, room: Arc<Room>, cursor: Cursor, limit: usize) {
+    let replay = match room.page(cursor, limit).await {
+        Ok(PageOutcome::Page(page)) if room.lineage() == cursor.lineage => Replay::Page(page),
+        // Redis is away, or the stream is no longer what it was: look again a little later.
+        Ok(_) | Err(_) => {
+            tokio::time::sleep(REPLAY_RETRY).await;
+            Replay::Window
+        }
+    };
+    outlet.resume(&room, cursor, replay);
+}
+
+impl Out {
+    fn push_own(&mut self, frame: Bytes) {
+        self.own_bytes += frame.len();
+        self.own.push_back(frame);
+    }
+}
+
+impl Seat {
+    fn room(&self) -> &Arc<Room> {
+        self.membership.room()
+    }
+
+    /// The socket is full. A page is not kept for it; the next one holds what this one took.
+    fn let_go_of_page(&mut self, taken: usize) {
+        if let Replay::Page(_) = self.replay {
+            self.replay = Replay::Window;
+            self.page_entries = (taken * 2).clamp(PAGE_LEAST, PAGE_MOST) as u16;
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.room().seats[self.worker].leave(self.number);
     }
 }

@@ -1,0 +1,127 @@
+//! Fan-out: few workers, many sockets.
+//!
+//! Each connection belongs to one worker. When a room has something new, each worker with
+//! subscribers in it makes a pass over them and writes to every socket what it has not seen, by
+//! hand, in a plain loop. A task woken per socket and entry costs three to four times as much; and
+//! because whatever piled up during one pass goes out in one write in the next, a node that falls
+//! behind catches up by itself.
+//!
+//! A socket that would block is left to a task of its own (`Outlet::drain`) until it's level again.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use slab::Slab;
+use smallvec::SmallVec;
+use tokio::sync::mpsc;
+
+use super::outlet::Outlet;
+use super::room::Room;
+
+/// Sockets written to before a pass lets other tasks run: well under a millisecond.
+const CHUNK: usize = 64;
+
+/// The workers.
+pub(super) struct Fanout {
+    workers: Box<[mpsc::UnboundedSender<Arc<Room>>]>,
+    turn: AtomicUsize,
+}
+
+/// One room's subscribers that belong to one worker.
+#[derive(Default)]
+pub(super) struct Seats {
+    members: Mutex<Slab<Arc<Outlet>>>,
+    /// Whether the room is queued at the worker.
+    queued: AtomicBool,
+}
+
+impl Fanout {
+    /// Starts so many workers on the current runtime. They end when this is dropped.
+    pub(super) fn start(workers: usize) -> Self {
+        let workers = (0..workers.max(1))
+            .map(|worker| {
+                let (sender, rooms) = mpsc::unbounded_channel();
+                tokio::spawn(work(worker, rooms));
+                sender
+            })
+            .collect();
+        Fanout {
+            workers,
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// The worker for a new connection: each in turn.
+    pub(super) fn assign(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed) % self.workers.len()
+    }
+
+    /// Seats for a new room.
+    pub(super) fn seats(&self) -> Box<[Seats]> {
+        self.workers.iter().map(|_| Seats::default()).collect()
+    }
+
+    /// The room has something new for its subscribers.
+    pub(super) fn wake(&self, room: &Arc<Room>) {
+        for (worker, seats) in self.workers.iter().zip(room.seats.iter()) {
+            if !seats.is_empty() && !seats.queued.swap(true, Ordering::AcqRel) {
+                // It fails only when the runtime shuts down.
+                let _ = worker.send(room.clone());
+            }
+        }
+    }
+}
+
+impl Seats {
+    fn members(&self) -> MutexGuard<'_, Slab<Arc<Outlet>>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.members().is_empty()
+    }
+
+    /// Seats a subscriber; what comes after this call, passes bring it.
+    pub(super) fn enter(&self, outlet: Arc<Outlet>) -> usize {
+        self.members().insert(outlet)
+    }
+
+    pub(super) fn leave(&self, seat: usize) {
+        let mut members = self.members();
+        members.try_remove(seat);
+        if members.is_empty() {
+            members.shrink_to_fit();
+        }
+    }
+
+    /// The subscribers in the next chunk of seats from `from` on, and where the one after begins.
+    /// Seats never move, so nobody who stays is passed over.
+    fn chunk(&self, from: usize) -> (SmallVec<[Arc<Outlet>; CHUNK]>, Option<usize>) {
+        let members = self.members();
+        let end = from + CHUNK;
+        let chunk = (from..end)
+            .filter_map(|seat| members.get(seat).cloned())
+            .collect();
+        (chunk, (end < members.capacity()).then_some(end))
+    }
+}
+
+async fn work(worker: usize, mut rooms: mpsc::UnboundedReceiver<Arc<Room>>) {
+    while let Some(room) = rooms.recv().await {
+        let seats = &room.seats[worker];
+        seats.queued.store(false, Ordering::Release);
+        let mut from = Some(0);
+        while let Some(seat) = from {
+            let (chunk, next) = seats.chunk(seat);
+            for outlet in &chunk {
+                outlet.deliver(&room);
+            }
+            drop(chunk);
+            from = next;
+            if from.is_some() {
+                tokio::task::yield_now().await;
+            }
+        }
+        room.forget_batches();
+    }
+}

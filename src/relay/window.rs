@@ -1,0 +1,366 @@
+//! The newest part of a stream, in memory.
+//!
+//! Every subscriber reads from here as long as its cursor lies inside; below it, from the log. The
+//! window holds all that the stream has between its floor and its head, in stream order:
+//!
+//! ```text
+//!            floor                                  head
+//!   stream ────┼──────┬──────┬────────┬──────┬──────┼── (not read yet)
+//!              │ e    │ e    │ hole   │ e    │ e    │
+//!   number     │ base │ +1   │ +2     │ +3   │ +4   │
+//!              └──────┴──────┴────────┴──────┴──────┘
+//! ```
+//!
+//! A hole stands for entries the tail could not read. Where a stream was deleted or lost its end,
+//! IDs may start over: such a hole begins a new *lineage*, and IDs are comparable only within one.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::cursor::{Cursor, SEEK};
+use super::entry::{Entry, EntryId};
+use super::format::GapReason;
+
+/// What an item costs beside its fields: the entry, its lists, one encoded frame's own overhead.
+const ITEM_OVERHEAD: usize = 256;
+
+/// The first number given out: high, so that older entries put in front can count down from it.
+const BASE: u64 = 1 << 40;
+
+/// Bounds of one room's window.
+#[derive(Debug, Clone, Copy)]
+pub struct WindowLimits {
+    /// At most so many entries.
+    pub entries: usize,
+    /// At most so many bytes, frames included by estimate; the newest entry always stays.
+    pub bytes: usize,
+}
+
+/// One step of a window.
+#[derive(Debug, Clone)]
+pub(super) enum Item {
+    /// An entry.
+    Entry(Arc<Entry>),
+    /// Something is missing here.
+    Hole(Hole),
+}
+
+/// Entries after `after`, up to and with `upto`, can't be delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hole {
+    pub(super) after: EntryId,
+    pub(super) upto: EntryId,
+    pub(super) reason: GapReason,
+    /// The lineage that begins here, if one does; `upto` is then its origin.
+    pub(super) lineage: Option<u32>,
+}
+
+/// What the stream has below the floor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Below {
+    /// Unknown: ask the log.
+    Unread,
+    /// Nothing any more, when it was last looked at, for this reason.
+    Nothing(GapReason),
+}
+
+/// Where a cursor lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spot {
+    /// Reads on from the item of this number (perhaps the one that comes next).
+    At(u64),
+    /// Its next entry is below the floor; the log has it, if anybody.
+    Behind,
+    /// The stream has nothing at the cursor and nothing before the window: a gap up to `upto`.
+    Lost { upto: EntryId, reason: GapReason },
+}
+
+/// A room's window.
+#[derive(Debug)]
+pub(super) struct Window {
+    items: VecDeque<Item>,
+    /// The number of the front item.
+    base: u64,
+    floor: EntryId,
+    below: Below,
+    head: EntryId,
+    lineage: u32,
+    /// The number of the first item that belongs to the lineage (right behind its hole).
+    lineage_base: u64,
+    /// Whether anything was dropped in front. Nothing older is put back then: numbers of dropped
+    /// items are still held by cursors.
+    evicted: bool,
+    origin: EntryId,
+    origin_reason: GapReason,
+    bytes: usize,
+}
+
+impl Window {
+    /// A window over a stream whose head is `head` and whose newest entries are `newest`, oldest
+    /// first. `whole` tells that the stream has no entry before these, and whether any were ever
+    /// removed.
+    pub(super) fn new(head: EntryId, newest: Vec<Entry>, whole: Option<GapReason>) -> Self {
+        let mut window = Window {
+            items: VecDeque::new(),
+            base: BASE,
+            floor: newest
+                .first()
+                .map_or(head, |oldest| oldest.id.predecessor()),
+            below: Below::Unread,
+            head,
+            lineage: 0,
+            lineage_base: BASE,
+            evicted: false,
+            origin: EntryId::ZERO,
+            origin_reason: GapReason::Trimmed,
+            bytes: 0,
+        };
+        for entry in newest {
+            window.push_item(Item::Entry(Arc::new(entry)));
+        }
+        if let Some(reason) = whole {
+            window.below = Below::Nothing(reason);
+        }
+        window
+    }
+
+    /// The last ID of the stream that was read.
+    pub(super) fn head(&self) -> EntryId {
+        self.head
+    }
+
+    /// All the stream has after this ID is here.
+    pub(super) fn floor(&self) -> EntryId {
+        self.floor
+    }
+
+    pub(super) fn lineage(&self) -> u32 {
+        self.lineage
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The number the next item gets.
+    pub(super) fn end(&self) -> u64 {
+        self.base + self.items.len() as u64
+    }
+
+    pub(super) fn item(&self, seq: u64) -> Option<&Item> {
+        let index = seq.checked_sub(self.base)?;
+        self.items.get(usize::try_from(index).ok()?)
+    }
+
+    /// The entry with this ID, if the current lineage has it here.
+    pub(super) fn find(&self, id: EntryId) -> Option<&Arc<Entry>> {
+        match self.item(self.seek(id).checked_sub(1)?)? {
+            Item::Entry(entry) if entry.id == id => Some(entry),
+            _ => None,
+        }
+    }
+
+    /// Entries of the current lineage that are here.
+    pub(super) fn lineage_len(&self) -> usize {
+        (self.end() - self.lineage_base.max(self.base)) as usize
+    }
+
+    /// The ID before the newest `count` entries, if that many lie here without a hole, or if the
+    /// stream has no more.
+    pub(super) fn before_newest(&self, count: usize) -> Option<EntryId> {
+        let first = self.lineage_base.max(self.base);
+        let mut seq = self.end();
+        for _ in 0..count {
+            if seq == first {
+                let whole = self.below != Below::Unread || self.floor == EntryId::ZERO;
+                return whole.then_some(self.floor);
+            }
+            match self.item(seq - 1)? {
+                Item::Entry(_) => seq -= 1,
+                Item::Hole(hole) => return Some(hole.upto),
+            }
+        }
+        match seq
+            .checked_sub(1)
+            .filter(|seq| *seq >= first)
+            .and_then(|seq| self.item(seq))
+        {
+            Some(Item::Entry(entry)) => Some(entry.id),
+            Some(Item::Hole(hole)) => Some(hole.upto),
+            None => Some(self.floor),
+        }
+    }
+
+    /// Where a cursor lies.
+    pub(super) fn locate(&self, cursor: &Cursor) -> Spot {
+        if cursor.seq != SEEK && cursor.seq >= self.base {
+            return Spot::At(cursor.seq);
+        }
+        if cursor.lineage != self.lineage {
+            // Its stream is gone, and so is the hole that said so, or it never was in the window.
+            return Spot::Lost {
+                upto: self.origin,
+                reason: self.origin_reason,
+            };
+        }
+        if cursor.id < self.floor {
+            return match self.below {
+                Below::Unread => Spot::Behind,
+                Below::Nothing(reason) if cursor.exact => Spot::Lost {
+                    upto: self.floor,
+                    reason,
+                },
+                Below::Nothing(_) => Spot::At(self.lineage_base.max(self.base)),
+            };
+        }
+        let seq = self.seek(cursor.id);
+        match seq.checked_sub(1).and_then(|before| self.item(before)) {
+            Some(Item::Hole(hole)) if hole.lineage.is_none() && cursor.id < hole.upto => {
+                Spot::At(seq - 1)
+            }
+            _ => Spot::At(seq),
+        }
+    }
+
+    /// The number of the first item after `id` in the current lineage.
+    fn seek(&self, id: EntryId) -> u64 {
+        let first = self.lineage_base.max(self.base);
+        let skipped = (first - self.base) as usize;
+        let (mut low, mut high) = (skipped, self.items.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let at_or_before = match &self.items[middle] {
+                Item::Entry(entry) => entry.id <= id,
+                Item::Hole(hole) => hole.after <= id,
+            };
+            if at_or_before {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        self.base + low as u64
+    }
+
+    /// Adds the stream's next entry. Its ID is above the head.
+    pub(super) fn push(&mut self, entry: Arc<Entry>) {
+        debug_assert!(entry.id > self.head, "{} after {}", entry.id, self.head);
+        self.head = entry.id;
+        self.push_item(Item::Entry(entry));
+    }
+
+    /// Tells that the entries from the head to `upto` are lost; the stream goes on after `upto`.
+    pub(super) fn hole(&mut self, upto: EntryId, reason: GapReason) {
+        let hole = Hole {
+            after: self.head,
+            upto,
+            reason,
+            lineage: None,
+        };
+        self.head = upto;
+        self.push_item(Item::Hole(hole));
+    }
+
+    /// Tells that the stream is not the one it was: what is new comes after `origin`.
+    pub(super) fn rewind(&mut self, origin: EntryId, reason: GapReason) {
+        self.lineage += 1;
+        let hole = Hole {
+            after: self.head,
+            upto: origin,
+            reason,
+            lineage: Some(self.lineage),
+        };
+        self.push_item(Item::Hole(hole));
+        self.lineage_base = self.end();
+        self.head = origin;
+        self.floor = origin;
+        self.origin = origin;
+        self.origin_reason = reason;
+        self.below = if origin == EntryId::ZERO || reason == GapReason::Deleted {
+            Below::Nothing(reason)
+        } else {
+            Below::Unread
+        };
+    }
+
+    /// Puts older entries, oldest first, in front. They end at the floor. `whole` as in
+    /// [`Window::new`].
+    pub(super) fn prepend(&mut self, older: Vec<Entry>, whole: bool) {
+        if self.evicted || self.lineage_base > self.base {
+            return;
+        }
+        if let Some(oldest) = older.first() {
+            self.floor = oldest.id.predecessor();
+        }
+        for entry in older.into_iter().rev() {
+            self.base -= 1;
+            self.lineage_base = self.lineage_base.min(self.base);
+            self.bytes += cost(&entry);
+            self.items.push_front(Item::Entry(Arc::new(entry)));
+        }
+        if whole {
+            self.below = Below::Nothing(GapReason::Trimmed);
+        }
+    }
+
+    /// How many older entries there is room for.
+    pub(super) fn vacancy(&self, limits: &WindowLimits) -> usize {
+        if self.evicted || self.lineage_base > self.base || self.below != Below::Unread {
+            return 0;
+        }
+        let by_count = limits.entries.saturating_sub(self.items.len());
+        let room = limits.bytes.saturating_sub(self.bytes);
+        let by_bytes = match self.items.len() {
+            0 => by_count.min(100),
+            len => room / (self.bytes / len).max(1),
+        };
+        by_count.min(by_bytes)
+    }
+
+    /// Drops the oldest items until the limits hold.
+    pub(super) fn evict(&mut self, limits: &WindowLimits) {
+        while self.items.len() > 1
+            && (self.items.len() > limits.entries || self.bytes > limits.bytes)
+        {
+            self.pop_front();
+        }
+    }
+
+    fn pop_front(&mut self) {
+        let Some(item) = self.items.pop_front() else {
+            return;
+        };
+        let in_lineage = self.base >= self.lineage_base;
+        self.base += 1;
+        self.evicted = true;
+        match item {
+            Item::Entry(entry) => {
+                self.bytes -= cost(&entry);
+                if in_lineage {
+                    self.floor = entry.id;
+                    self.below = Below::Unread;
+                }
+            }
+            Item::Hole(hole) => {
+                self.bytes -= ITEM_OVERHEAD;
+                if in_lineage {
+                    self.floor = hole.upto;
+                    self.below = Below::Nothing(hole.reason);
+                }
+            }
+        }
+    }
+
+    fn push_item(&mut self, item: Item) {
+        self.bytes += match &item {
+            Item::Entry(entry) => cost(entry),
+            Item::Hole(_) => ITEM_OVERHEAD,
+        };
+        self.items.push_back(item);
+    }
+}
+
+/// Fields, and about as much again for a frame.
+fn cost(entry: &Entry) -> usize {
+    ITEM_OVERHEAD + 2 * entry.size()
+}
