@@ -1,0 +1,3 @@
+//! What keeps the streams: each module here implements [`crate::relay::log::Log`].
+
+pub mod memory;

@@ -1,0 +1,8 @@
+//! The integration tests: one binary, so that the crate is linked once.
+
+// A test that can't go on panics and says where; that is what these are for.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod checker;
+mod conformance;
+mod harness;
