@@ -110,9 +110,10 @@ impl Connection {
         self.outlet.in_flight.fetch_add(1, Ordering::AcqRel);
         let outlet = self.outlet.clone();
         let counted = self.relay.count_outcome(Box::new(move |outcome| {
+            done(&outlet, outcome);
+            // Last, so that who waits for the outcomes finds their frames queued.
             outlet.in_flight.fetch_sub(1, Ordering::AcqRel);
             outlet.progress.notify_waiters();
-            done(&outlet, outcome);
         }));
         self.relay.log().append(Append {
             room: room.clone(),

@@ -153,6 +153,12 @@ impl Outlet {
         self.out().closing.is_some()
     }
 
+    /// Whether the socket takes nothing just now. A client that does not read can't answer a ping
+    /// either; it's `slow_timeout` that judges it.
+    pub fn is_blocked(&self) -> bool {
+        self.out().draining
+    }
+
     /// Waits until somebody closed it and the closing bytes went out, or can't.
     pub async fn closed(&self) -> CloseReason {
         loop {

@@ -57,7 +57,7 @@ struct Model {
     /// Serials in the order a reader who misses nothing sees them, with those lost for ever.
     history: Vec<Added>,
     removed: Vec<u64>,
-    /// Deleted, and the tail has not looked since.
+    /// Deleted or rewound, and the tail has not looked since.
     is_unread: bool,
 }
 
@@ -273,7 +273,7 @@ fn suffer(blows: &[Blow]) -> Result<(), String> {
         match blow {
             Blow::Add(count) => (0..*count).for_each(|_| model.add()),
             Blow::Trim(keep) => {
-                // A new stream that was trimmed before anybody read it can have, by chance, the
+                // A stream begun anew that was trimmed before anybody read it can have, by chance, the
                 // very counts of the old one; here it has not.
                 let is_read = !model.is_unread;
                 if let Some(entries) = model.entries.as_mut().filter(|_| is_read) {
@@ -304,6 +304,7 @@ fn suffer(blows: &[Blow]) -> Result<(), String> {
                     // What a failover lost is not in the stream: not owed to those who missed it.
                     model.removed.extend(gone.iter().map(|entry| entry.serial));
                     if let Some(end) = entries.last().filter(|_| !gone.is_empty()) {
+                        model.is_unread = true;
                         model.last = end.id;
                         model.added -= gone.len() as u64;
                         // The new master's clock is behind or ahead; both happen.
