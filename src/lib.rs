@@ -1,3 +1,11 @@
 //! tailcast: a realtime broadcast relay over Redis Streams.
 
 pub mod relay;
+
+pub mod api;
+pub mod frontend;
+pub mod ops;
+
+pub mod drain;
+pub mod metrics;
+pub mod server;
