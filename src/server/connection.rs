@@ -1,6 +1,5 @@
 //! One TCP connection, from its first byte until it ends or leaves HTTP.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -35,8 +34,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAd
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(takeover.clone());
         request.extensions_mut().insert(ConnectInfo(peer));
-        let answer = shared.router.clone().oneshot(request);
-        async move { Ok::<_, Infallible>(answer.await?) }
+        shared.router.clone().oneshot(request)
     });
     let mut http = shared.http.serve_connection(TokioIo::new(stream), service);
     let mut draining = false;

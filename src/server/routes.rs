@@ -112,3 +112,6 @@ async fn around(State(state): State<Arc<FrontendState>>, request: Request, next:
     state.metrics.answered(response.status().as_u16());
     response
 }
+
+#[cfg(test)]
+mod tests;
