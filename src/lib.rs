@@ -2,3 +2,11 @@
 
 pub mod relay;
 pub mod store;
+
+pub mod api;
+pub mod frontend;
+pub mod ops;
+
+pub mod drain;
+pub mod metrics;
+pub mod server;

@@ -1,0 +1,4 @@
+//! The HTTP API: publish one entry, read a page of history.
+
+pub(crate) mod history;
+pub(crate) mod publish;

@@ -1,0 +1,275 @@
+//! `POST /rooms/{room}`: publish one entry.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use crate::frontend::json::{self, FieldList};
+use crate::frontend::{ApiError, FrontendState, room_of};
+use crate::relay::entry::{EntryId, Fields, RoomName};
+use crate::relay::log::AppendError;
+
+/// Longest idempotency key, in bytes: room for any UUID, hash or URL.
+const KEY_MAX: usize = 256;
+
+/// A body of at most one frame takes no longer, unless somebody drips it.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Publish {
+    message: Option<String>,
+    fields: Option<FieldList>,
+}
+
+/// Publishes, and answers with the entry's ID.
+pub(crate) async fn publish(
+    State(state): State<Arc<FrontendState>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let settings = &state.settings;
+    settings.allowed_origins.check(&parts.headers)?;
+    let room = room_of(&parts.uri)?;
+    let key = key(&parts.headers)?;
+    let is_json = is_json(&parts.headers)?;
+    let body = read(&parts.headers, body, settings.max_frame).await?;
+    let fields = if is_json {
+        from_json(&body, settings.max_fields)?
+    } else {
+        Box::new([(Bytes::from_static(b"message"), body)])
+    };
+    match state.relay.publish(&room, fields, key).await {
+        Ok(id) => {
+            state.metrics.published("stored");
+            Ok(created(&room, id))
+        }
+        Err(error) => {
+            let error = refusal(&error);
+            state.metrics.published(error.code);
+            Err(error)
+        }
+    }
+}
+
+fn created(room: &RoomName, id: EntryId) -> Response {
+    let mut out = b"{\"room\":".to_vec();
+    json::value(&mut out, room.as_str());
+    out.extend_from_slice(format!(",\"id\":\"{id}\"}}\n").as_bytes());
+    let headers = [(CONTENT_TYPE, "application/json")];
+    (StatusCode::CREATED, headers, out).into_response()
+}
+
+fn key(headers: &HeaderMap) -> Result<Option<Bytes>, ApiError> {
+    match headers.get("idempotency-key").map(|key| key.as_bytes()) {
+        None => Ok(None),
+        Some(key) if (1..=KEY_MAX).contains(&key.len()) => Ok(Some(Bytes::copy_from_slice(key))),
+        Some(_) => Err(ApiError::bad_request(format!(
+            "Idempotency-Key has 1 to {KEY_MAX} bytes"
+        ))),
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> Result<bool, ApiError> {
+    if let Some(encoding) = headers.get(CONTENT_ENCODING)
+        && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
+    {
+        return Err(ApiError::new(
+            415,
+            "unsupported_encoding",
+            "send the body without a Content-Encoding",
+        ));
+    }
+    let kind = headers
+        .get(CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .and_then(|kind| kind.split(';').next())
+        .unwrap_or_default();
+    Ok(kind.trim().eq_ignore_ascii_case("application/json"))
+}
+
+async fn read(headers: &HeaderMap, body: Body, most: usize) -> Result<Bytes, ApiError> {
+    let too_large = || {
+        ApiError::new(
+            413,
+            "too_large",
+            format!("a body has at most {most} bytes; see --max-frame"),
+        )
+    };
+    let announced = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok())
+        .and_then(|length| length.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > most as u64) {
+        return Err(too_large());
+    }
+    let body = timeout(BODY_TIMEOUT, Limited::new(body, most).collect())
+        .await
+        .map_err(|_| ApiError::new(408, "timeout", "the body took too long"))?;
+    match body {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(_) => Err(ApiError::bad_request("the body ended too early")),
+    }
+}
+
+fn from_json(body: &[u8], max_fields: usize) -> Result<Fields, ApiError> {
+    let publish: Publish = serde_json::from_slice(body).map_err(|error| {
+        ApiError::new(
+            400,
+            "bad_json",
+            format!("a JSON body is {{\"message\":\"…\"}} or {{\"fields\":{{\"name\":\"value\"}}}}: {error}"),
+        )
+    })?;
+    match (publish.message, publish.fields) {
+        (Some(message), None) => Ok(Box::new([(
+            Bytes::from_static(b"message"),
+            Bytes::from(message),
+        )])),
+        (None, Some(FieldList(fields))) => {
+            if (1..=max_fields).contains(&fields.len()) {
+                Ok(fields.into())
+            } else {
+                Err(ApiError::bad_request(format!(
+                    "fields has 1 to {max_fields} of them; see --max-fields"
+                )))
+            }
+        }
+        _ => Err(ApiError::bad_request(
+            "a JSON body has either message or fields",
+        )),
+    }
+}
+
+fn refusal(error: &AppendError) -> ApiError {
+    match error {
+        AppendError::Refused(why) => ApiError {
+            message: error.to_string(),
+            ..ApiError::from(why)
+        },
+        AppendError::Unknown(why) => ApiError::new(
+            504,
+            "unknown_outcome",
+            format!(
+                "the message may or may not have been stored ({why}); repeat with the same Idempotency-Key"
+            ),
+        ),
+        AppendError::NotReplicated(_) => ApiError::new(504, "not_replicated", error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::log::LogError;
+
+    fn check_json(body: &str, want: Result<&[(&str, &str)], &str>) {
+        let got = from_json(body.as_bytes(), 2);
+        match want {
+            Ok(pairs) => {
+                let got = got.unwrap();
+                let got: Vec<(&[u8], &[u8])> = got.iter().map(|(n, v)| (&n[..], &v[..])).collect();
+                let want: Vec<(&[u8], &[u8])> = pairs
+                    .iter()
+                    .map(|(n, v)| (n.as_bytes(), v.as_bytes()))
+                    .collect();
+                assert_eq!(got, want, "{body}");
+            }
+            Err(part) => {
+                let error = got.unwrap_err();
+                assert_eq!(error.status, 400);
+                assert!(error.message.contains(part), "{body}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn json_bodies() {
+        check_json(r#"{"message":""}"#, Ok(&[("message", "")]));
+        check_json(
+            r#"{"fields":{"b":"1","a":"é"}}"#,
+            Ok(&[("b", "1"), ("a", "é")]),
+        );
+        check_json(r#"{"fields":{}}"#, Err("1 to 2"));
+        check_json(r#"{"fields":{"a":"","b":"","c":""}}"#, Err("1 to 2"));
+        check_json(r#"{"fields":{"a":1}}"#, Err("string"));
+        check_json(r#"{"fields":["a"]}"#, Err("values are strings"));
+        check_json(r#"{"message":"a","fields":{"a":"b"}}"#, Err("either"));
+        check_json("{}", Err("either"));
+        check_json(r#"{"mesage":"a"}"#, Err("mesage"));
+        check_json("hello", Err("a JSON body is"));
+        check_json("", Err("a JSON body is"));
+    }
+
+    #[test]
+    fn kinds_of_body() {
+        let check = |kind: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, kind.parse().unwrap());
+            is_json(&headers).unwrap()
+        };
+        assert!(check("application/json"));
+        assert!(check("Application/JSON; charset=utf-8"));
+        assert!(!check("text/plain"));
+        assert!(!check("application/x-www-form-urlencoded"));
+        assert!(!is_json(&HeaderMap::new()).unwrap());
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_ENCODING, "gzip".parse().unwrap());
+        assert_eq!(is_json(&headers).unwrap_err().status, 415);
+    }
+
+    #[test]
+    fn keys() {
+        let check = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("idempotency-key", text.parse().unwrap());
+            key(&headers)
+        };
+        assert_eq!(check("a b").unwrap().unwrap(), "a b");
+        assert!(check(&"k".repeat(256)).is_ok());
+        assert!(check(&"k".repeat(257)).is_err());
+        assert!(check("").is_err());
+        assert_eq!(key(&HeaderMap::new()), Ok(None));
+    }
+
+    #[tokio::test]
+    async fn body_limits() {
+        let none = HeaderMap::new();
+        let ok = read(&none, Body::from("12345"), 5).await.unwrap();
+        assert_eq!(ok, "12345");
+        let error = read(&none, Body::from("123456"), 5).await.unwrap_err();
+        assert_eq!((error.status.as_u16(), error.code), (413, "too_large"));
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_LENGTH, "6".parse().unwrap());
+        let error = read(&headers, Body::empty(), 5).await.unwrap_err();
+        assert_eq!(error.status, 413);
+    }
+
+    #[test]
+    fn refusals() {
+        let check = |error: AppendError, status: u16, code: &str| {
+            let error = refusal(&error);
+            assert_eq!((error.status.as_u16(), error.code), (status, code));
+            error.message
+        };
+        let refused = AppendError::Refused;
+        assert!(check(refused(LogError::Busy), 503, "busy").starts_with("not stored"));
+        check(refused(LogError::Loading), 503, "redis_loading");
+        check(refused(LogError::Full("oom".into())), 507, "redis_full");
+        check(refused(LogError::WrongType), 409, "wrong_type");
+        check(refused(LogError::Denied("no".into())), 502, "redis_denied");
+        let unknown = AppendError::Unknown(LogError::Unavailable("x".into()));
+        assert!(check(unknown, 504, "unknown_outcome").contains("may or may not"));
+        let lonely = AppendError::NotReplicated(EntryId::new(5, 1));
+        assert!(check(lonely, 504, "not_replicated").contains("5-1"));
+    }
+}

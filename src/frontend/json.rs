@@ -1,0 +1,235 @@
+//! Entries as JSON, for every front end and for the history page: one shape everywhere.
+//!
+//! A value that is not UTF-8 is `{"base64":"…"}`, and a name that occurs more than once has an
+//! array of its values, in stream order, at the place of the first.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::ser::Serialize;
+use smallvec::{SmallVec, smallvec};
+
+use crate::relay::entry::{Entry, RoomName};
+use crate::relay::format::Gap;
+
+/// Appends a value's JSON. Text and numbers can't fail to be written to memory.
+pub(crate) fn value(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    let _ = serde_json::to_writer(out, value);
+}
+
+/// Appends fields as one object.
+pub(crate) fn fields(out: &mut Vec<u8>, fields: &[(Bytes, Bytes)]) {
+    out.push(b'{');
+    for (at, (name, values)) in by_name(fields).iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        value(out, &*String::from_utf8_lossy(name));
+        out.push(b':');
+        if let [one] = values.as_slice() {
+            field_value(out, one);
+            continue;
+        }
+        for (at, bytes) in values.iter().enumerate() {
+            out.push(if at == 0 { b'[' } else { b',' });
+            field_value(out, bytes);
+        }
+        out.push(b']');
+    }
+    out.push(b'}');
+}
+
+/// A name with all its values.
+type Group<'a> = (&'a Bytes, SmallVec<[&'a Bytes; 1]>);
+
+fn by_name(fields: &[(Bytes, Bytes)]) -> SmallVec<[Group<'_>; 4]> {
+    // Few fields are compared each with each; an entry that somebody added with thousands of them
+    // must not take a second.
+    let mut index = (fields.len() > 32).then(HashMap::new);
+    let mut groups: SmallVec<[Group<'_>; 4]> = SmallVec::new();
+    for (name, bytes) in fields {
+        let at = match &mut index {
+            Some(index) => *index.entry(name).or_insert(groups.len()),
+            None => groups
+                .iter()
+                .position(|(n, _)| *n == name)
+                .unwrap_or(groups.len()),
+        };
+        match groups.get_mut(at) {
+            Some((_, values)) => values.push(bytes),
+            None => groups.push((name, smallvec![bytes])),
+        }
+    }
+    groups
+}
+
+fn field_value(out: &mut Vec<u8>, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => value(out, text),
+        Err(_) => {
+            out.extend_from_slice(b"{\"base64\":\"");
+            out.extend_from_slice(STANDARD.encode(bytes).as_bytes());
+            out.extend_from_slice(b"\"}");
+        }
+    }
+}
+
+/// An entry as `{"room","id","fields"}`; `typed` puts `"type":"entry"` before that.
+pub(crate) fn entry_json(room: &RoomName, entry: &Entry, typed: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(96 + room.as_str().len() + entry.size() * 5 / 4);
+    out.push(b'{');
+    if typed {
+        out.extend_from_slice(b"\"type\":\"entry\",");
+    }
+    out.extend_from_slice(b"\"room\":");
+    value(&mut out, room.as_str());
+    out.extend_from_slice(format!(",\"id\":\"{}\",\"fields\":", entry.id).as_bytes());
+    fields(&mut out, &entry.fields);
+    out.push(b'}');
+    out
+}
+
+/// A gap as `{"room","after","before","reason"}`; `typed` puts `"type":"gap"` before that.
+pub(crate) fn gap_json(room: &RoomName, gap: &Gap, typed: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128 + room.as_str().len());
+    out.push(b'{');
+    if typed {
+        out.extend_from_slice(b"\"type\":\"gap\",");
+    }
+    out.extend_from_slice(b"\"room\":");
+    value(&mut out, room.as_str());
+    out.extend_from_slice(
+        format!(
+            ",\"after\":\"{}\",\"before\":\"{}\",\"reason\":\"{}\"}}",
+            gap.after,
+            gap.before,
+            gap.reason.as_str()
+        )
+        .as_bytes(),
+    );
+    out
+}
+
+/// Appends entries as an array of `{"id","fields"}`.
+pub(crate) fn entries(out: &mut Vec<u8>, entries: &[Entry]) {
+    out.push(b'[');
+    for (at, entry) in entries.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(format!("{{\"id\":\"{}\",\"fields\":", entry.id).as_bytes());
+        fields(out, &entry.fields);
+        out.push(b'}');
+    }
+    out.push(b']');
+}
+
+/// Fields as a client sends them: an object whose values are strings. Their order is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct FieldList(pub(crate) Vec<(Bytes, Bytes)>);
+
+impl<'de> Deserialize<'de> for FieldList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = FieldList;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object whose values are strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FieldList, A::Error> {
+                let mut list = Vec::new();
+                while let Some((name, value)) = map.next_entry::<String, String>()? {
+                    list.push((Bytes::from(name), Bytes::from(value)));
+                }
+                Ok(FieldList(list))
+            }
+        }
+        deserializer.deserialize_map(Pairs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::entry::EntryId;
+    use crate::relay::format::GapReason;
+
+    fn check(pairs: &[(&[u8], &[u8])], want: &str) {
+        let pairs: Vec<(Bytes, Bytes)> = pairs
+            .iter()
+            .map(|(n, v)| (Bytes::copy_from_slice(n), Bytes::copy_from_slice(v)))
+            .collect();
+        let mut out = Vec::new();
+        fields(&mut out, &pairs);
+        assert_eq!(String::from_utf8(out).unwrap(), want);
+    }
+
+    #[test]
+    fn objects() {
+        check(&[], "{}");
+        check(&[(b"a", b"1"), (b"b", b"")], r#"{"a":"1","b":""}"#);
+        check(
+            &[(b"a", b"1"), (b"b", b"2"), (b"a", b"3"), (b"a", b"\xff")],
+            r#"{"a":["1","3",{"base64":"/w=="}],"b":"2"}"#,
+        );
+        let many: Vec<(Bytes, Bytes)> = (0..100)
+            .map(|n| (Bytes::from(format!("f{}", n % 50)), Bytes::from("v")))
+            .collect();
+        let mut out = Vec::new();
+        fields(&mut out, &many);
+        let read: HashMap<String, Vec<String>> = serde_json::from_slice(&out).unwrap();
+        assert_eq!(read.len(), 50);
+        assert!(read.values().all(|values| values.len() == 2));
+        check(&[(b"\"\n", b"\x00\"\\\n")], r#"{"\"\n":"\u0000\"\\\n"}"#);
+        check(&[(b"n\xff", b"\xc3\x28")], r#"{"n�":{"base64":"wyg="}}"#);
+        check(
+            &[("é".as_bytes(), "🙂\u{2028}".as_bytes())],
+            "{\"é\":\"🙂\u{2028}\"}",
+        );
+    }
+
+    #[test]
+    fn whole_entries() {
+        let room = RoomName::parse("a \"b\"").unwrap();
+        let pairs = vec![(Bytes::from("message"), Bytes::from("hi"))];
+        let entry = Entry::new(EntryId::new(5, 1), pairs);
+        assert_eq!(
+            String::from_utf8(entry_json(&room, &entry, false)).unwrap(),
+            r#"{"room":"a \"b\"","id":"5-1","fields":{"message":"hi"}}"#
+        );
+        assert_eq!(
+            String::from_utf8(entry_json(&room, &entry, true)).unwrap(),
+            r#"{"type":"entry","room":"a \"b\"","id":"5-1","fields":{"message":"hi"}}"#
+        );
+        let gap = Gap {
+            after: EntryId::new(1, 0),
+            before: EntryId::new(5, 1),
+            reason: GapReason::Trimmed,
+        };
+        assert_eq!(
+            String::from_utf8(gap_json(&room, &gap, true)).unwrap(),
+            r#"{"type":"gap","room":"a \"b\"","after":"1-0","before":"5-1","reason":"trimmed"}"#
+        );
+        let mut out = Vec::new();
+        entries(&mut out, &[entry]);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            r#"[{"id":"5-1","fields":{"message":"hi"}}]"#
+        );
+    }
+
+    #[test]
+    fn field_lists() {
+        let list: FieldList = serde_json::from_str(r#"{"b":"1","a":"2"}"#).unwrap();
+        assert_eq!(list.0[0], (Bytes::from("b"), Bytes::from("1")));
+        for bad in [r#"{"a":1}"#, "[]", r#""a""#, r#"{"a":null}"#] {
+            assert!(serde_json::from_str::<FieldList>(bad).is_err(), "{bad}");
+        }
+    }
+}

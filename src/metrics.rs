@@ -1,0 +1,204 @@
+//! What a node counts, and the registry that shows it.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// A kind of long-lived connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// A WebSocket that speaks `raw`.
+    WsRaw,
+    /// A WebSocket that speaks `json`.
+    WsJson,
+    /// Server-sent events.
+    Sse,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CloseLabel {
+    code: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabel {
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+/// A node's metrics. Clones count into the same.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Mutex<Registry>>,
+    sockets: Family<KindLabel, Gauge>,
+    closes: Family<CloseLabel, Counter>,
+    requests: Family<StatusLabel, Counter>,
+    publishes: Family<OutcomeLabel, Counter>,
+    pub(crate) accept_errors: Counter,
+    pub(crate) turned_away: Counter,
+    pub(crate) connections: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let metrics = Metrics {
+            registry: Arc::default(),
+            sockets: Family::default(),
+            closes: Family::default(),
+            requests: Family::default(),
+            publishes: Family::default(),
+            accept_errors: Counter::default(),
+            turned_away: Counter::default(),
+            connections: Gauge::default(),
+        };
+        metrics.register(|registry| {
+            registry.register(
+                "sockets",
+                "Long-lived connections open, by kind",
+                metrics.sockets.clone(),
+            );
+            registry.register(
+                "closes",
+                "Long-lived connections ended, by close code",
+                metrics.closes.clone(),
+            );
+            registry.register(
+                "http_requests",
+                "HTTP requests answered, by class of status",
+                metrics.requests.clone(),
+            );
+            registry.register(
+                "publishes",
+                "Publishes by outcome",
+                metrics.publishes.clone(),
+            );
+            registry.register(
+                "accept_errors",
+                "Connections that could not be accepted",
+                metrics.accept_errors.clone(),
+            );
+            registry.register(
+                "turned_away",
+                "Connections closed at once because there were too many",
+                metrics.turned_away.clone(),
+            );
+            registry.register(
+                "connections",
+                "TCP connections open",
+                metrics.connections.clone(),
+            );
+        });
+        metrics
+    }
+}
+
+impl Metrics {
+    /// Adds metrics that somebody else counts, under the prefix `tailcast_`.
+    pub fn register(&self, add: impl FnOnce(&mut Registry)) {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        add(registry.sub_registry_with_prefix("tailcast"));
+    }
+
+    /// All metrics, as Prometheus reads them.
+    pub fn text(&self) -> Result<String, fmt::Error> {
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = String::new();
+        encode(&mut text, &registry)?;
+        Ok(text)
+    }
+
+    /// Counts a connection as open until the guard is dropped.
+    pub(crate) fn opened(&self, kind: Kind) -> Open {
+        let kind = match kind {
+            Kind::WsRaw => "ws_raw",
+            Kind::WsJson => "ws_json",
+            Kind::Sse => "sse",
+        };
+        let gauge = self.sockets.get_or_create_owned(&KindLabel { kind });
+        gauge.inc();
+        Open(gauge)
+    }
+
+    /// Counts a connection that ended with a close code.
+    pub(crate) fn closed(&self, code: u16) {
+        let label = CloseLabel { code: code.into() };
+        self.closes.get_or_create(&label).inc();
+    }
+
+    /// Counts an answered request.
+    pub(crate) fn answered(&self, status: u16) {
+        let status = match status {
+            100..=199 => "1xx",
+            200..=299 => "2xx",
+            300..=399 => "3xx",
+            400..=499 => "4xx",
+            _ => "5xx",
+        };
+        self.requests.get_or_create(&StatusLabel { status }).inc();
+    }
+
+    /// Counts a publish: `stored`, `unknown`, or the code of the refusal.
+    pub(crate) fn published(&self, outcome: &'static str) {
+        self.publishes
+            .get_or_create(&OutcomeLabel { outcome })
+            .inc();
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+/// A connection that counts as open.
+#[derive(Debug)]
+pub(crate) struct Open(Gauge);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_shown() {
+        let metrics = Metrics::default();
+        let open = metrics.opened(Kind::Sse);
+        let gone = metrics.opened(Kind::Sse);
+        drop(gone);
+        metrics.closed(1012);
+        metrics.answered(201);
+        metrics.published("stored");
+        let text = metrics.text().unwrap();
+        for line in [
+            "tailcast_sockets{kind=\"sse\"} 1",
+            "tailcast_closes_total{code=\"1012\"} 1",
+            "tailcast_http_requests_total{status=\"2xx\"} 1",
+            "tailcast_publishes_total{outcome=\"stored\"} 1",
+            "tailcast_turned_away_total 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} in {text}");
+        }
+        drop(open);
+    }
+}

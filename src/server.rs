@@ -1,0 +1,290 @@
+//! The server: accepts connections, speaks HTTP on them until they leave it, and drains.
+//!
+//! The accept loop is our own because `axum::serve` has no deadlines: a client that connects and
+//! says nothing, or drips its headers, would hold a connection for ever.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioTimer;
+use prometheus_client::metrics::gauge::Gauge;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::SockRef;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tracing::{debug, info, warn};
+
+use crate::drain::{Drain, Stop};
+use crate::frontend::FrontendState;
+use crate::metrics::Metrics;
+
+mod connection;
+mod routes;
+
+pub use routes::router;
+
+/// Files that are no client's socket: tails, Redis connections, listeners, logs.
+const FILES_RESERVED: u64 = 256;
+
+/// More is beyond any machine, and the semaphore counts in 32 bits.
+const MAX_SOCKETS: usize = 10_000_000;
+
+/// hyper's smallest is 8 KiB. A request head beyond 16 KiB is answered with 431.
+const MAX_HEAD: usize = 16 * 1024;
+
+const MAX_HEADERS: usize = 64;
+
+/// How much unsent data the kernel takes on top of what is on its way. By default a client that
+/// never reads makes it take 4 MB; with this, 171 KB.
+const NOTSENT_LOWAT: u32 = 16 * 1024;
+
+/// After a failed accept. If files ran out, trying at once would only burn the processor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Failing accepts are logged this often, however many there are.
+const ACCEPT_LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// So many clients over the limit are told so at one time; others are just closed.
+const TURNED_AWAY_AT_ONCE: usize = 128;
+
+const TOO_MANY: &str =
+    r#"{"error":{"code":"too_many_sockets","message":"this node is full; see --max-sockets"}}"#;
+
+/// Settings of the server.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Most TCP connections at a time; 0 derives it from the file limit.
+    pub max_sockets: usize,
+    /// How long a client may take to its first byte, and from there to the end of its headers.
+    pub handshake_timeout: Duration,
+    /// How long a drain may take.
+    pub drain_timeout: Duration,
+}
+
+/// How a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Every connection was closed in its turn.
+    Drained,
+    /// The drain time-out came first.
+    TimedOut,
+    /// A second stop signal came.
+    AtOnce,
+}
+
+/// A node's server over bound listeners.
+pub struct Server {
+    settings: Settings,
+    listeners: Vec<TcpListener>,
+    shared: Arc<Shared>,
+}
+
+/// What every connection needs.
+struct Shared {
+    router: Router,
+    http: http1::Builder,
+    handshake_timeout: Duration,
+    drain: Drain,
+    metrics: Metrics,
+}
+
+impl Server {
+    /// A server for the front ends of `state`.
+    pub fn new(settings: Settings, state: Arc<FrontendState>, listeners: Vec<TcpListener>) -> Self {
+        let drain = state.drain.clone();
+        let metrics = state.metrics.clone();
+        Server::assemble(settings, router(state), drain, metrics, listeners)
+    }
+
+    fn assemble(
+        mut settings: Settings,
+        router: Router,
+        drain: Drain,
+        metrics: Metrics,
+        listeners: Vec<TcpListener>,
+    ) -> Self {
+        if settings.max_sockets == 0 {
+            settings.max_sockets = sockets_for(raise_file_limit());
+        }
+        settings.max_sockets = settings.max_sockets.min(MAX_SOCKETS);
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(settings.handshake_timeout)
+            .max_buf_size(MAX_HEAD)
+            .max_headers(MAX_HEADERS)
+            .keep_alive(true);
+        let shared = Arc::new(Shared {
+            router,
+            http,
+            handshake_timeout: settings.handshake_timeout,
+            drain,
+            metrics,
+        });
+        Server {
+            settings,
+            listeners,
+            shared,
+        }
+    }
+
+    /// Most connections at a time.
+    pub fn max_sockets(&self) -> usize {
+        self.settings.max_sockets
+    }
+
+    /// Serves until told to stop, then drains.
+    pub async fn run(self, mut stop: Stop) -> Ended {
+        let places = Arc::new(Semaphore::new(self.settings.max_sockets));
+        let mut accepting = JoinSet::new();
+        for listener in self.listeners {
+            accepting.spawn(accept(listener, self.shared.clone(), places.clone()));
+        }
+        stop.next().await;
+
+        let drain = &self.shared.drain;
+        let began = Instant::now();
+        let deadline = began + self.settings.drain_timeout;
+        info!(connections = drain.open(), timeout = ?self.settings.drain_timeout, "draining");
+        drain.begin(self.settings.drain_timeout);
+        // Aborted tasks drop their listeners, so balancers turn to another node at once.
+        accepting.shutdown().await;
+        let all = u32::try_from(self.settings.max_sockets).unwrap_or(u32::MAX);
+        let ended = tokio::select! {
+            all = timeout_at(deadline, places.acquire_many(all)) => match all {
+                Ok(_) => Ended::Drained,
+                Err(_) => Ended::TimedOut,
+            },
+            () = stop.next() => Ended::AtOnce,
+        };
+        let took = began.elapsed();
+        let left = self.settings.max_sockets - places.available_permits();
+        match ended {
+            Ended::Drained => info!(?took, "drained"),
+            Ended::TimedOut => warn!(?took, left, "drain timed out; closing what is left"),
+            Ended::AtOnce => warn!(?took, left, "stopped at once; closing what is left"),
+        }
+        ended
+    }
+}
+
+/// Accepts connections for ever.
+async fn accept(listener: TcpListener, shared: Arc<Shared>, places: Arc<Semaphore>) {
+    let farewells = Arc::new(Semaphore::new(TURNED_AWAY_AT_ONCE));
+    let mut logged: Option<Instant> = None;
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            // That one client's fault, and the next may be waiting already.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+            Err(error) => {
+                shared.metrics.accept_errors.inc();
+                if logged.is_none_or(|at| at.elapsed() >= ACCEPT_LOG_EVERY) {
+                    warn!(%error, "can't accept connections; trying on");
+                    logged = Some(Instant::now());
+                }
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        match places.clone().try_acquire_owned() {
+            Ok(place) => {
+                tune(&stream);
+                let place = Place::new(place, &shared.metrics);
+                tokio::spawn(connection::serve(shared.clone(), stream, peer, place));
+            }
+            Err(_) => {
+                shared.metrics.turned_away.inc();
+                debug!(%peer, "turned away: too many connections");
+                if let Ok(permit) = farewells.clone().try_acquire_owned() {
+                    tokio::spawn(turn_away(stream, permit));
+                }
+            }
+        }
+    }
+}
+
+fn tune(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    // Either can only fail if the client is gone already, which the first read will tell.
+    let _ = socket.set_tcp_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_notsent_lowat(NOTSENT_LOWAT);
+}
+
+/// A connection's place among `max_sockets`, free again when dropped.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    connections: Gauge,
+}
+
+impl Place {
+    fn new(permit: OwnedSemaphorePermit, metrics: &Metrics) -> Self {
+        metrics.connections.inc();
+        Place {
+            _permit: permit,
+            connections: metrics.connections.clone(),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.dec();
+    }
+}
+
+/// Says why, then waits a moment for the client to close: closing with its request unread would
+/// reset the connection, and the answer with it.
+async fn turn_away(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\n\
+         content-type: application/json\r\n\
+         retry-after: 5\r\n\
+         connection: close\r\n\
+         content-length: {}\r\n\r\n{TOO_MANY}",
+        TOO_MANY.len()
+    );
+    if stream.try_write(answer.as_bytes()).is_err() {
+        return;
+    }
+    let _ = SockRef::from(&stream).shutdown(std::net::Shutdown::Write);
+    let _ = timeout(Duration::from_secs(1), async {
+        let mut buffer = [0; 512];
+        while matches!(stream.read(&mut buffer).await, Ok(1..)) {}
+    })
+    .await;
+}
+
+/// Raises the limit of open files as far as this process may, and says what it is then.
+pub fn raise_file_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            debug!(%error, "the limit of open files stays as it is");
+        }
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// How many sockets fit under a limit of open files.
+pub fn sockets_for(file_limit: u64) -> usize {
+    let sockets = file_limit
+        .saturating_sub(FILES_RESERVED)
+        .max(file_limit / 2);
+    usize::try_from(sockets)
+        .unwrap_or(MAX_SOCKETS)
+        .clamp(1, MAX_SOCKETS)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! Which request goes where.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use crate::api;
+use crate::frontend::{
+    self, ApiError, FrontendState, SocketQuery, room_at_root, room_of, wants_events, wants_socket,
+};
+use crate::ops;
+
+const WELCOME: &str = "\
+This is tailcast: every room is a Redis stream, and whoever is in it gets every entry, in order.
+
+  wscat -c ws://HOST/rooms/lobby                            a socket in the room `lobby`
+  curl -N -H 'Accept: text/event-stream' HOST/rooms/lobby   the same as server-sent events
+  curl -d 'hello' HOST/rooms/lobby                          publish
+  curl HOST/rooms/lobby                                     a page of its history
+
+?from=start, last:50, ago:10m or an entry ID says where to begin. See also /health/ready, /metrics.
+";
+
+/// All of tailcast's routes, for this server or for mounting in an axum app of one's own.
+pub fn router(state: Arc<FrontendState>) -> Router {
+    Router::new()
+        .route("/", get(root))
+        .route("/rooms/{room}", get(room).post(api::publish::publish))
+        .route("/health/live", get(ops::live))
+        .route("/health/ready", get(ops::ready))
+        .route("/metrics", get(ops::metrics))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(state.clone(), around))
+        .with_state(state)
+}
+
+async fn root(
+    State(state): State<Arc<FrontendState>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (mut parts, _) = request.into_parts();
+    if parts.method == Method::GET && wants_socket(&parts.headers) {
+        let query = SocketQuery::of(&parts.uri)?;
+        let room = room_at_root(&query, &state.settings)?;
+        return frontend::socket(state, &mut parts, query, room).await;
+    }
+    let host = parts
+        .headers
+        .get("host")
+        .and_then(|host| host.to_str().ok());
+    Ok(WELCOME
+        .replace("HOST", host.unwrap_or("localhost:8080"))
+        .into_response())
+}
+
+async fn room(
+    State(state): State<Arc<FrontendState>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (mut parts, _) = request.into_parts();
+    let room = room_of(&parts.uri)?;
+    // The same route answers HEAD, which wants no connection of any kind.
+    if parts.method == Method::GET {
+        if wants_socket(&parts.headers) {
+            let query = SocketQuery::of(&parts.uri)?;
+            return frontend::socket(state, &mut parts, query, room).await;
+        }
+        if wants_events(&parts.headers) {
+            let query = SocketQuery::of(&parts.uri)?;
+            return frontend::events(state, &mut parts, query, room).await;
+        }
+    }
+    api::history::page(&state, &room, &parts.uri).await
+}
+
+async fn not_found() -> ApiError {
+    ApiError::new(
+        404,
+        "not_found",
+        "nothing is here; rooms are at /rooms/{room}, with the name percent-encoded",
+    )
+}
+
+async fn method_not_allowed() -> ApiError {
+    ApiError::new(405, "method_not_allowed", "this method has no meaning here")
+}
+
+/// What all requests have in common: CORS and counting. A request whose connection is taken over
+/// never comes back here.
+async fn around(State(state): State<Arc<FrontendState>>, request: Request, next: Next) -> Response {
+    let origins = &state.settings.allowed_origins;
+    let mut asked = HeaderMap::new();
+    for name in ["origin", "host"] {
+        for value in request.headers().get_all(name) {
+            asked.append(name, value.clone());
+        }
+    }
+    let mut response = if request.method() == Method::OPTIONS {
+        let mut response = StatusCode::NO_CONTENT.into_response();
+        origins.mark_preflight(&asked, response.headers_mut());
+        response
+    } else {
+        next.run(request).await
+    };
+    origins.mark(&asked, response.headers_mut());
+    state.metrics.answered(response.status().as_u16());
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+//! The server over real sockets, with handlers of its own instead of the front ends.
+
+use std::net::SocketAddr;
+
+use axum::extract::Request;
+use axum::response::Response;
+use axum::routing::get;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tokio::io::AsyncWriteExt;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::drain::StopTrigger;
+use crate::frontend::{Run, Taken, Takeover};
+use crate::relay::outlet::Wire;
+
+struct Running {
+    address: SocketAddr,
+    trigger: StopTrigger,
+    drain: Drain,
+    metrics: Metrics,
+    ended: JoinHandle<Ended>,
+}
+
+async fn start(max_sockets: usize, handshake: u64, drain_timeout: u64) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (trigger, stop) = Stop::by_hand();
+    let settings = Settings {
+        max_sockets,
+        handshake_timeout: Duration::from_millis(handshake),
+        drain_timeout: Duration::from_millis(drain_timeout),
+    };
+    let drain = Drain::default();
+    let metrics = Metrics::default();
+    let told = drain.clone();
+    let busy = drain.clone();
+    let router = Router::new()
+        .route("/plain", get(|| async { "plain" }))
+        .route("/take", get(move |request| take(request, told.clone())))
+        .route("/stuck", get(move || stuck(busy.clone())));
+    let server = Server::assemble(
+        settings,
+        router,
+        drain.clone(),
+        metrics.clone(),
+        vec![listener],
+    );
+    Running {
+        address,
+        trigger,
+        drain,
+        metrics,
+        ended: tokio::spawn(server.run(stop)),
+    }
+}
+
+/// Takes the connection over and echoes, until the client ends or a drain tells it to.
+async fn take(mut request: Request, drain: Drain) -> Response {
+    let run: Run = Box::new(move |taken| echo(taken, drain).boxed());
+    let head = Bytes::from_static(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: echo\r\n\r\n");
+    let takeover = request.extensions_mut().remove::<Takeover>().unwrap();
+    match takeover.take(head, run).await {}
+}
+
+/// Never answers, whatever it's told.
+async fn stuck(drain: Drain) {
+    let _slot = drain.register();
+    std::future::pending().await
+}
+
+async fn echo(taken: Taken, drain: Drain) {
+    let slot = drain.register();
+    let socket = taken.socket;
+    assert!(taken.peer.is_some());
+    assert_eq!(
+        socket.try_write(&taken.read_ahead).unwrap(),
+        taken.read_ahead.len()
+    );
+    loop {
+        tokio::select! {
+            _ = slot.told() => {
+                let _ = socket.try_write(b"bye");
+                return;
+            }
+            ready = socket.readable() => ready.unwrap(),
+        }
+        let mut buffer = [0; 64];
+        match socket.try_read(&mut buffer) {
+            Ok(0) => return,
+            Ok(count) => assert_eq!(socket.try_write(&buffer[..count]).unwrap(), count),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+        }
+    }
+}
+
+async fn connect(running: &Running, text: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    stream.write_all(text.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Reads until what came ends with `end`.
+async fn until(stream: &mut TcpStream, end: &str) -> String {
+    let mut text = String::new();
+    let read = async {
+        while !text.ends_with(end) {
+            let mut buffer = [0; 1024];
+            let count = stream.read(&mut buffer).await.unwrap();
+            assert!(count > 0, "ended after {text:?}");
+            text.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
+        }
+    };
+    timeout(Duration::from_secs(10), read).await.unwrap();
+    text
+}
+
+/// Reads to the end.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut text = String::new();
+    timeout(Duration::from_secs(10), stream.read_to_string(&mut text))
+        .await
+        .unwrap()
+        .unwrap();
+    text
+}
+
+async fn eventually(what: &str, is: impl Fn() -> bool) {
+    for _ in 0..1_000 {
+        if is() {
+            return;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never: {what}");
+}
+
+const TAKE: &str = "GET /take HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+const STUCK: &str = "GET /stuck HTTP/1.1\r\nhost: a\r\n\r\n";
+const PLAIN: &str = "GET /plain HTTP/1.1\r\nhost: a\r\n\r\n";
+
+#[tokio::test]
+async fn a_connection_is_taken_over() {
+    let running = start(10, 5_000, 5_000).await;
+    let mut stream = connect(&running, TAKE).await;
+    let head = until(&mut stream, "\r\n\r\n").await;
+    assert_eq!(
+        head,
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: echo\r\n\r\n"
+    );
+    for text in ["hello", "again"] {
+        stream.write_all(text.as_bytes()).await.unwrap();
+        assert_eq!(until(&mut stream, text).await, text);
+    }
+    assert_eq!(running.drain.open(), 1);
+    assert_eq!(running.metrics.connections.get(), 1);
+    drop(stream);
+    eventually("place is free", || running.metrics.connections.get() == 0).await;
+    assert_eq!(running.drain.open(), 0);
+}
+
+#[tokio::test]
+async fn what_came_behind_the_request_is_kept() {
+    let running = start(10, 5_000, 5_000).await;
+    let mut stream = connect(&running, &format!("{TAKE}early")).await;
+    assert!(
+        until(&mut stream, "early")
+            .await
+            .starts_with("HTTP/1.1 101 ")
+    );
+    // After another request on the same connection, and with the request in pieces.
+    let mut stream = connect(&running, PLAIN).await;
+    until(&mut stream, "plain").await;
+    for piece in TAKE.as_bytes().chunks(30) {
+        stream.write_all(piece).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    until(&mut stream, "\r\n\r\n").await;
+    stream.write_all(b"late").await.unwrap();
+    assert_eq!(until(&mut stream, "late").await, "late");
+}
+
+#[tokio::test]
+async fn silent_and_dripping_clients_are_closed() {
+    let running = start(10, 1_000, 5_000).await;
+    let silent = async { rest(&mut connect(&running, "").await).await };
+    let dripping = async { rest(&mut connect(&running, "GET / HTTP/1.1\r\nhost:").await).await };
+    let idle = async { rest(&mut connect(&running, PLAIN).await).await };
+    let (silent, _, idle) = tokio::join!(silent, dripping, idle);
+    assert_eq!(silent, "");
+    assert!(idle.ends_with("plain"));
+}
+
+#[tokio::test]
+async fn a_large_head_is_refused() {
+    let running = start(10, 5_000, 5_000).await;
+    let long = format!("GET /plain HTTP/1.1\r\na: {}\r\n\r\n", "x".repeat(20_000));
+    let mut large = connect(&running, &long).await;
+    // Only the beginning, as the connection may be reset after it.
+    let mut head = [0; 13];
+    large.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 431 ");
+}
+
+#[tokio::test]
+async fn too_many_are_told() {
+    let running = start(1, 5_000, 5_000).await;
+    let mut first = connect(&running, TAKE).await;
+    until(&mut first, "\r\n\r\n").await;
+    let mut second = connect(&running, PLAIN).await;
+    let answer = rest(&mut second).await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.ends_with(&format!("content-length: {}", body.len())));
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(body["error"]["code"], "too_many_sockets");
+    drop(first);
+    eventually("place is free", || running.metrics.connections.get() == 0).await;
+    let mut third = connect(&running, PLAIN).await;
+    until(&mut third, "plain").await;
+}
+
+#[tokio::test]
+async fn a_drain_closes_everything() {
+    let running = start(10, 5_000, 30_000).await;
+    let mut taken = connect(&running, TAKE).await;
+    until(&mut taken, "\r\n\r\n").await;
+    let mut idle = connect(&running, PLAIN).await;
+    until(&mut idle, "plain").await;
+    let mut silent = connect(&running, "").await;
+    eventually("all are in", || running.metrics.connections.get() == 3).await;
+    running.trigger.stop();
+    assert_eq!(rest(&mut taken).await, "bye");
+    assert_eq!(rest(&mut idle).await, "");
+    assert_eq!(rest(&mut silent).await, "");
+    assert_eq!(running.ended.await.unwrap(), Ended::Drained);
+    assert!(TcpStream::connect(running.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_drain_has_an_end() {
+    let running = start(10, 5_000, 100).await;
+    let _stream = connect(&running, STUCK).await;
+    eventually("it is in", || running.drain.open() == 1).await;
+    running.trigger.stop();
+    assert_eq!(running.ended.await.unwrap(), Ended::TimedOut);
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_at_once() {
+    let running = start(10, 60_000, 60_000).await;
+    let _stream = connect(&running, STUCK).await;
+    eventually("it is in", || running.drain.open() == 1).await;
+    running.trigger.stop();
+    running.trigger.stop();
+    assert_eq!(running.ended.await.unwrap(), Ended::AtOnce);
+}
+
+#[test]
+fn file_limits() {
+    assert_eq!(sockets_for(1_024), 768);
+    assert_eq!(sockets_for(1_048_576), 1_048_320);
+    assert_eq!(sockets_for(100), 50);
+    assert_eq!(sockets_for(0), 1);
+    assert_eq!(sockets_for(u64::MAX), MAX_SOCKETS);
+}
