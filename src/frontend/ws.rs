@@ -1,13 +1,36 @@
-//! WebSocket connections.
+//! WebSockets: the handshake, and the two formats that a socket speaks.
+//!
+//! tungstenite reads and keeps the protocol's rules. What goes out does not pass it: the relay
+//! writes the frames that [`raw::RAW`] and [`wire::JSON`] make of entries straight to the socket,
+//! and our own frames join them through the connection's outlet. So an idle socket is a read buffer
+//! and one small future.
 
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
+use axum::http::header::{
+    CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{ApiError, FrontendState, Run, SocketQuery, Taken};
-use crate::metrics::Kind;
+use self::talk::Dialect;
+use super::{ApiError, FrontendState, Run, SocketQuery};
 use crate::relay::entry::RoomName;
+use crate::relay::position::{Position, PositionError};
+
+mod frame;
+mod io;
+mod json;
+mod limits;
+mod raw;
+mod request;
+mod session;
+mod talk;
+mod watch;
+mod wire;
 
 /// A handshake that was accepted.
 pub(crate) struct Accepted {
@@ -17,14 +40,201 @@ pub(crate) struct Accepted {
     pub(crate) run: Run,
 }
 
-/// Answers a handshake.
+/// Checks a handshake, and makes its answer and what follows.
 pub(crate) fn upgrade(
-    _state: Arc<FrontendState>,
-    _headers: &HeaderMap,
-    _query: &SocketQuery,
-    _room: RoomName,
+    state: Arc<FrontendState>,
+    headers: &HeaderMap,
+    query: &SocketQuery,
+    room: RoomName,
 ) -> Result<Accepted, ApiError> {
-    let _: Run = Box::new(|Taken { read_ahead, .. }| Box::pin(async { drop(read_ahead) }));
-    let _ = [Kind::WsRaw, Kind::WsJson];
-    Err(ApiError::new(501, "not_implemented", "no sockets yet"))
+    let answer = Answer::to(headers, query)?;
+    let head = answer.head();
+    let run: Run = Box::new(move |taken| {
+        Box::pin(session::run(
+            state,
+            room,
+            answer.from,
+            answer.dialect,
+            taken,
+        ))
+    });
+    Ok(Accepted { head, run })
+}
+
+/// What was agreed on.
+#[derive(Debug, PartialEq)]
+struct Answer {
+    accept: String,
+    dialect: Dialect,
+    subprotocol: Option<&'static str>,
+    from: Position,
+}
+
+impl Answer {
+    fn to(headers: &HeaderMap, query: &SocketQuery) -> Result<Self, ApiError> {
+        if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|v| v != "13") {
+            return Err(ApiError::new(
+                426,
+                "websocket_version",
+                "this server speaks WebSocket version 13",
+            ));
+        }
+        let asks = |name, word: &str| items(headers, name).any(|i| i.eq_ignore_ascii_case(word));
+        if !asks(CONNECTION.as_str(), "upgrade") || !asks(UPGRADE.as_str(), "websocket") {
+            return Err(ApiError::bad_request(
+                "a WebSocket handshake has the headers Connection: Upgrade and Upgrade: websocket",
+            ));
+        }
+        let key = headers
+            .get(SEC_WEBSOCKET_KEY)
+            .filter(|key| STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16))
+            .ok_or_else(|| ApiError::bad_request("Sec-WebSocket-Key is missing or malformed"))?;
+        let from = match &query.from {
+            Some(from) => from
+                .parse()
+                .map_err(|error: PositionError| ApiError::bad_request(error.to_string()))?,
+            None => Position::default(),
+        };
+        let (dialect, subprotocol) = dialect(headers, query)?;
+        Ok(Answer {
+            accept: derive_accept_key(key.as_bytes()),
+            dialect,
+            subprotocol,
+            from,
+        })
+    }
+
+    fn head(&self) -> Bytes {
+        let mut head = format!(
+            "HTTP/1.1 101 Switching Protocols\r\n\
+             connection: Upgrade\r\n\
+             upgrade: websocket\r\n\
+             sec-websocket-accept: {}\r\n",
+            self.accept
+        );
+        if let Some(subprotocol) = self.subprotocol {
+            head.push_str("sec-websocket-protocol: ");
+            head.push_str(subprotocol);
+            head.push_str("\r\n");
+        }
+        head.push_str("\r\n");
+        head.into()
+    }
+}
+
+/// The format, and the subprotocol to confirm, which must be one of those offered.
+fn dialect(
+    headers: &HeaderMap,
+    query: &SocketQuery,
+) -> Result<(Dialect, Option<&'static str>), ApiError> {
+    let offered: Vec<Dialect> = items(headers, SEC_WEBSOCKET_PROTOCOL.as_str())
+        .filter_map(Dialect::from_subprotocol)
+        .collect();
+    let dialect = match query.format.as_deref() {
+        Some(word) => Dialect::from_word(word)
+            .ok_or_else(|| ApiError::bad_request("format is one of: raw, json"))?,
+        None => offered.first().copied().unwrap_or(Dialect::Raw),
+    };
+    let confirmed = offered.contains(&dialect).then(|| dialect.subprotocol());
+    Ok((dialect, confirmed))
+}
+
+/// The items of a header that is a list, over all its lines.
+fn items<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::{HeaderName, HeaderValue};
+
+    /// A good handshake, changed: an empty value takes the header away.
+    fn answer(changes: &[(&'static str, &'static str)], query: &str) -> Result<Answer, ApiError> {
+        let mut headers = HeaderMap::new();
+        let good = [
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ];
+        for (name, _) in changes {
+            headers.remove(*name);
+        }
+        for (name, value) in good {
+            if !changes.iter().any(|(changed, _)| *changed == name) {
+                headers.insert(
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                );
+            }
+        }
+        for (name, value) in changes.iter().filter(|(_, value)| !value.is_empty()) {
+            headers.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
+        }
+        Answer::to(&headers, &SocketQuery::of(&query.parse().unwrap())?)
+    }
+
+    #[test]
+    fn the_sample_of_the_rfc() {
+        let answer = answer(&[], "/").unwrap();
+        assert_eq!(answer.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(answer.from, Position::Now);
+        let head = String::from_utf8(answer.head().to_vec()).unwrap();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        assert!(head.ends_with("zzhZRbK+xOo=\r\n\r\n"), "{head}");
+    }
+
+    #[test]
+    fn refusals() {
+        let check = |changes: &[(&'static str, &'static str)], query: &str, status: u16| {
+            let error = answer(changes, query).unwrap_err();
+            assert_eq!(error.status.as_u16(), status, "{changes:?} {query}");
+        };
+        check(&[("sec-websocket-version", "8")], "/", 426);
+        check(&[("sec-websocket-version", "")], "/", 426);
+        check(&[("sec-websocket-key", "")], "/", 400);
+        check(&[("sec-websocket-key", "c2hvcnQ=")], "/", 400);
+        check(&[("sec-websocket-key", "not base64")], "/", 400);
+        check(&[("connection", "keep-alive")], "/", 400);
+        check(&[("upgrade", "h2c")], "/", 400);
+        check(&[], "/?format=xml", 400);
+        check(&[], "/?format=", 400);
+        check(&[], "/?from=yesterday", 400);
+        let text = answer(&[], "/?from=$").unwrap_err().message;
+        assert_eq!(text, PositionError.to_string());
+    }
+
+    #[test]
+    fn formats() {
+        let check = |offered: &'static str, query: &str, want: (Dialect, Option<&str>)| {
+            let got = answer(&[("sec-websocket-protocol", offered)], query).unwrap();
+            assert_eq!((got.dialect, got.subprotocol), want, "{offered} {query}");
+        };
+        let (raw, json) = (Some("tailcast.raw"), Some("tailcast.json"));
+        check("", "/", (Dialect::Raw, None));
+        check("", "/?format=json", (Dialect::Json, None));
+        check("tailcast.json", "/", (Dialect::Json, json));
+        check(
+            "graphql-ws, tailcast.json, tailcast.raw",
+            "/",
+            (Dialect::Json, json),
+        );
+        check("tailcast.raw,tailcast.json", "/", (Dialect::Raw, raw));
+        check(
+            "tailcast.raw, tailcast.json",
+            "/?format=json",
+            (Dialect::Json, json),
+        );
+        check("tailcast.raw", "/?format=json", (Dialect::Json, None));
+        check("graphql-ws", "/", (Dialect::Raw, None));
+    }
 }

@@ -1,0 +1,108 @@
+//! The stream that tungstenite sees: reads from the socket, writes into the connection's outlet.
+//!
+//! So tungstenite keeps the protocol's rules (masking, UTF-8, fragments, pongs, the close
+//! handshake) while everything that goes out shares one queue, and no write buffer per socket grows.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
+
+use crate::frontend::socket::Socket;
+use crate::relay::outlet::Outlet;
+
+/// The read buffer of one socket, allocated as long as it lives. Most frames in are smaller; a
+/// larger one grows the buffer.
+const READ_BUFFER: usize = 512;
+
+/// Bytes read at most before other connections get their turn, however fast a client sends. It
+/// also bounds what tungstenite does for fragments and empty frames, which it doesn't report.
+const READ_TURN: usize = 64 * 1024;
+
+/// The socket one way, the outlet the other.
+pub(super) struct Io {
+    pub(super) socket: Socket,
+    outlet: Arc<Outlet>,
+    /// What came with the handshake.
+    read_ahead: Bytes,
+    /// What may still be read in this turn.
+    budget: usize,
+    /// Whether anything came since last asked.
+    received: bool,
+}
+
+/// A server's WebSocket on a socket whose handshake is done.
+pub(super) fn websocket(
+    socket: Socket,
+    outlet: Arc<Outlet>,
+    read_ahead: Bytes,
+    max_frame: usize,
+) -> WebSocket<Io> {
+    let io = Io {
+        socket,
+        outlet,
+        read_ahead,
+        budget: READ_TURN,
+        received: false,
+    };
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        // Whole frames at once, as the outlet wants them.
+        .write_buffer_size(0)
+        .max_message_size(Some(max_frame))
+        .max_frame_size(Some(max_frame));
+    WebSocket::from_raw_socket(io, Role::Server, Some(config))
+}
+
+impl Io {
+    /// Ends a turn: whether it ended for lack of budget, so that there may be more to read.
+    pub(super) fn end_turn(&mut self) -> bool {
+        let spent = self.budget == 0;
+        self.budget = READ_TURN;
+        spent
+    }
+
+    /// Whether anything came since this was asked last, complete or not.
+    pub(super) fn take_received(&mut self) -> bool {
+        std::mem::take(&mut self.received)
+    }
+}
+
+impl Read for Io {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = buffer.len().min(self.budget);
+        if most == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let buffer = &mut buffer[..most];
+        let count = if self.read_ahead.is_empty() {
+            self.socket.try_read(buffer)?
+        } else {
+            let count = self.read_ahead.len().min(most);
+            self.read_ahead.copy_to_slice(&mut buffer[..count]);
+            if self.read_ahead.is_empty() {
+                // An emptied slice would keep its allocation.
+                self.read_ahead = Bytes::new();
+            }
+            count
+        };
+        self.budget -= count;
+        self.received |= count > 0;
+        Ok(count)
+    }
+}
+
+impl Write for Io {
+    /// Takes one or more whole frames: pongs, and the answer to a close frame.
+    fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
+        if !self.outlet.is_closing() {
+            self.outlet.send(Bytes::copy_from_slice(frames));
+        }
+        Ok(frames.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,326 @@
+//! The loop of one socket: reads, waits, ends.
+//!
+//! Ten thousand of these lie idle at a time, so what an idle one waits for is all that its future
+//! holds. The ways to end need more, and are boxed when it comes to that.
+
+use std::future::Future;
+use std::net::Shutdown;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::task::{coop, yield_now};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
+use tokio_tungstenite::tungstenite::protocol::WebSocket;
+use tracing::debug;
+
+use super::frame::{Opcode, frame};
+use super::io::{Io, websocket};
+use super::limits::Limiter;
+use super::talk::{Dialect, Inbound, Talk};
+use super::watch::{Times, Verdict, Watch};
+use crate::drain::DrainSlot;
+use crate::frontend::{FrontendState, Taken};
+use crate::metrics::Open;
+use crate::relay::close::CloseReason;
+use crate::relay::entry::RoomName;
+use crate::relay::position::Position;
+
+/// For the closing bytes to go out, and again for the client to answer them. Clients that do are
+/// quick; the others are gone or don't care.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// For publishes under way, when a drain closes their socket. The relay gives each one up earlier;
+/// this is the bound if `--publish-timeout` is long.
+const SETTLING: Duration = Duration::from_secs(10);
+
+/// Close code of RFC 6455, 7.4.1: text that is not UTF-8.
+const INVALID_DATA: u16 = 1007;
+/// Close code of RFC 6455, 7.4.1: whatever else breaks the protocol.
+const PROTOCOL_ERROR: u16 = 1002;
+/// Stands in metrics for a socket that ended before our closing bytes were out.
+const ABNORMAL: u16 = 1006;
+
+struct Session {
+    ws: WebSocket<Io>,
+    talk: Talk,
+    watch: Watch,
+    _open: Open,
+}
+
+/// How far reading got.
+enum Step {
+    /// One frame was taken; there may be more.
+    Frame,
+    /// The turn is over, though there may be more.
+    Spent,
+    /// Nothing more for now.
+    Idle,
+    /// It ends.
+    End(End),
+}
+
+/// How a socket ends.
+enum End {
+    /// The closing bytes are out.
+    Closed(CloseReason),
+    /// Somebody closed it, and the closing bytes are on their way.
+    Closing,
+    /// The client closed it, or vanished.
+    Gone,
+    /// The client broke the rules, so that what else it sends makes no sense.
+    Broken(CloseReason),
+    /// This node drains; the client should come back after so many milliseconds.
+    Drain(u64),
+}
+
+/// Runs a socket whose handshake is answered, to its end.
+pub(super) fn run(
+    state: Arc<FrontendState>,
+    room: RoomName,
+    from: Position,
+    dialect: Dialect,
+    taken: Taken,
+) -> BoxFuture<'static, ()> {
+    let Taken {
+        socket,
+        read_ahead,
+        peer,
+    } = taken;
+    debug!(?peer, %room, ?dialect, "socket opened");
+    let slot = state.drain.register();
+    let open = state.metrics.opened(dialect.kind());
+    let connection = state
+        .relay
+        .connect(Box::new(socket.clone()), dialect.format());
+    let outlet = connection.outlet().clone();
+    let now = Instant::now();
+    let session = Session {
+        ws: websocket(socket, outlet, read_ahead, state.settings.max_frame),
+        talk: Talk {
+            connection,
+            state,
+            room,
+            dialect,
+            limiter: Limiter::new(now),
+            histories: None,
+        },
+        watch: Watch::new(now),
+        _open: open,
+    };
+    session.talk.begin(from);
+    Box::pin(live(session, slot))
+}
+
+/// Not an `async fn`, as that would hold its arguments twice.
+fn live(mut session: Session, slot: DrainSlot) -> impl Future<Output = ()> + Send {
+    async move {
+        let session = &mut session;
+        let outlet = session.talk.connection.outlet().clone();
+        let mut closed = pin!(outlet.closed());
+        let mut told = pin!(slot.told());
+        let mut timer = pin!(sleep_until(session.next_check()));
+        let end = loop {
+            // No reading while the client has too much under way. What else may end it still does;
+            // the timer waits, as a client is not silent that nobody listens to.
+            tokio::select! {
+                biased;
+                () = session.talk.connection.ready() => {}
+                reason = &mut closed => break End::Closed(reason),
+                retry_ms = &mut told => break End::Drain(retry_ms),
+            }
+            if outlet.is_closing() {
+                break End::Closing;
+            }
+            match session.read_frame() {
+                Step::Frame => {
+                    coop::consume_budget().await;
+                    continue;
+                }
+                Step::Spent => {
+                    yield_now().await;
+                    continue;
+                }
+                Step::Idle => {}
+                Step::End(end) => break end,
+            }
+            tokio::select! {
+                biased;
+                reason = &mut closed => break End::Closed(reason),
+                retry_ms = &mut told => break End::Drain(retry_ms),
+                readable = session.ws.get_ref().socket.readable() => {
+                    if readable.is_err() {
+                        break End::Gone;
+                    }
+                }
+                () = &mut timer => timer.as_mut().reset(session.next_check()),
+            }
+        };
+        Box::pin(session.finish(end, closed)).await;
+    }
+}
+
+impl Session {
+    /// Reads one frame and does what it asks for.
+    fn read_frame(&mut self) -> Step {
+        let message = match self.ws.read() {
+            Ok(message) => message,
+            Err(error) => return self.read_error(error),
+        };
+        let inbound = match &message {
+            Message::Text(text) => Inbound::Text(text.as_str()),
+            Message::Binary(bytes) => Inbound::Binary(bytes),
+            Message::Ping(_) => {
+                // The pong is queued; without this it would wait for the next read.
+                let _ = self.ws.flush();
+                Inbound::Ping
+            }
+            Message::Close(_) => {
+                // Sends the answer.
+                let _ = self.ws.flush();
+                return Step::End(End::Gone);
+            }
+            Message::Pong(_) | Message::Frame(_) => return Step::Frame,
+        };
+        let now = Instant::now();
+        if !matches!(inbound, Inbound::Ping) {
+            self.watch.on_data(now);
+        }
+        self.talk.on_frame(inbound, now);
+        Step::Frame
+    }
+
+    fn read_error(&mut self, error: Error) -> Step {
+        let reason = match error {
+            Error::Io(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                let io = self.ws.get_mut();
+                if io.take_received() {
+                    self.watch.on_received(Instant::now());
+                }
+                return if io.end_turn() {
+                    Step::Spent
+                } else {
+                    Step::Idle
+                };
+            }
+            Error::Io(_)
+            | Error::ConnectionClosed
+            | Error::AlreadyClosed
+            | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+                return Step::End(End::Gone);
+            }
+            Error::Capacity(_) => CloseReason::TooLarge,
+            Error::Utf8(_) => CloseReason::Protocol(INVALID_DATA, "a text frame is UTF-8".into()),
+            Error::Protocol(error) => {
+                CloseReason::Protocol(PROTOCOL_ERROR, error.to_string().into())
+            }
+            error => CloseReason::Internal(error.to_string().into()),
+        };
+        Step::End(End::Broken(reason))
+    }
+
+    /// Looks after a silent client. Says when to look again.
+    fn next_check(&mut self) -> Instant {
+        let now = Instant::now();
+        let outlet = self.talk.connection.outlet();
+        let times = Times::from(&self.talk.state.settings);
+        match self.watch.check(now, outlet.is_blocked(), times) {
+            Verdict::Wait(then) => then,
+            Verdict::Ping(then) => {
+                outlet.send(frame(Opcode::Ping, &[]));
+                then
+            }
+            Verdict::Over(why) => {
+                outlet.close(CloseReason::Timeout(why.into()));
+                now + CLOSING
+            }
+        }
+    }
+
+    async fn finish(&mut self, end: End, closed: Pin<&mut impl Future<Output = CloseReason>>) {
+        let (linger, healthy) = match &end {
+            End::Closed(_) | End::Closing | End::Drain(_) => (true, true),
+            End::Broken(_) => (true, false),
+            End::Gone => (false, false),
+        };
+        let reason = match end {
+            End::Closed(reason) => Some(reason),
+            other => {
+                match other {
+                    End::Gone => self.talk.close(CloseReason::Gone),
+                    End::Broken(reason) => self.talk.close(reason),
+                    End::Drain(retry_ms) => {
+                        self.talk.say_bye(retry_ms);
+                        let _ = timeout(SETTLING, self.talk.connection.settled()).await;
+                        self.talk.close(CloseReason::Drain);
+                    }
+                    End::Closing | End::Closed(_) => {}
+                }
+                timeout(CLOSING, closed).await.ok()
+            }
+        };
+        let code = reason.as_ref().map_or(ABNORMAL, CloseReason::code);
+        self.talk.state.metrics.closed(code);
+        debug!(room = %self.talk.room, code, "socket closed");
+        if linger && reason.as_ref() != Some(&CloseReason::Gone) {
+            let _ = timeout(CLOSING, self.last_words(healthy)).await;
+        }
+        // The relay may hold the socket a little longer; the client need not wait for that.
+        self.ws.get_ref().socket.shutdown(Shutdown::Both);
+    }
+
+    /// Reads until the client closed as well. To close with something unread would reset the
+    /// connection, and the client might never see our close frame.
+    async fn last_words(&mut self, mut healthy: bool) {
+        if !healthy {
+            self.ws.get_ref().socket.shutdown(Shutdown::Write);
+        }
+        let mut scratch = [0; 512];
+        loop {
+            let read = if healthy {
+                match self.ws.read() {
+                    Ok(Message::Close(_)) => return,
+                    Ok(_) => Ok(1),
+                    Err(Error::Io(error)) => Err(error),
+                    Err(_) => {
+                        healthy = false;
+                        Ok(1)
+                    }
+                }
+            } else {
+                self.ws.get_ref().socket.try_read(&mut scratch)
+            };
+            match read {
+                Ok(0) => return,
+                Ok(_) => coop::consume_budget().await,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    if self.ws.get_mut().end_turn() {
+                        yield_now().await;
+                    } else if self.ws.get_ref().socket.readable().await.is_err() {
+                        return;
+                    }
+                }
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_output<T, F: FnOnce(Session, DrainSlot) -> T>(_: F) -> usize {
+        size_of::<T>()
+    }
+
+    /// An idle socket is its future, its read buffer, and what the relay keeps.
+    #[test]
+    fn idle_sockets_are_small() {
+        let future = size_of_output(live);
+        assert!(future <= 1_280, "{future} bytes");
+    }
+}
