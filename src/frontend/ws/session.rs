@@ -314,17 +314,4 @@ impl Session {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn size_of_output<T, F: FnOnce(Session, DrainSlot) -> T>(_: F) -> usize {
-        size_of::<T>()
-    }
-
-    /// An idle socket is its future, its read buffer, and what the relay keeps.
-    #[test]
-    fn idle_sockets_are_small() {
-        let future = size_of_output(live);
-        assert!(future <= 1_280, "{future} bytes");
-    }
-}
+mod tests;
