@@ -147,7 +147,7 @@ impl<'a> Builder<'a> {
 }
 
 /// The ID right after this one.
-fn successor(id: EntryId) -> EntryId {
+pub(super) fn successor(id: EntryId) -> EntryId {
     match id.seq.checked_add(1) {
         Some(seq) => EntryId::new(id.ms, seq),
         None => EntryId::new(id.ms.saturating_add(1), 0),

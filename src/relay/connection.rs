@@ -23,7 +23,8 @@ pub struct Connection {
 }
 
 /// Called once when a join has its cursor, or failed. The frame it returns goes out before the
-/// room's first entry. `Ok` holds the ID to resume from even if nothing ever arrives.
+/// room's first entry. `Ok` holds the ID to resume from even if nothing ever arrives: the room's head for a
+/// join from now on, else what the replay begins after.
 pub type Joined = Box<dyn FnOnce(Result<EntryId, LogError>) -> Option<Bytes> + Send>;
 
 /// Called once with a publish's outcome.
@@ -78,7 +79,7 @@ impl Connection {
             }
             match start {
                 Ok(start) => {
-                    let frame = joined(Ok(start.head));
+                    let frame = joined(Ok(start.cursor.id));
                     outlet.enter(membership, start, frame);
                 }
                 Err(error) => {

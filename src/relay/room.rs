@@ -80,9 +80,8 @@ type SharedPage = Shared<BoxFuture<'static, Result<PageOutcome, LogError>>>;
 /// Where a join begins.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Start {
+    /// Its ID is what to resume from if nothing ever arrives.
     pub(super) cursor: Cursor,
-    /// The room's head at that moment: the ID to resume from if nothing ever arrives.
-    pub(super) head: EntryId,
     /// The position asked for is unknown to the stream; to be told before anything else.
     pub(super) gap: Option<Gap>,
 }
@@ -168,10 +167,8 @@ impl Room {
     }
 
     fn start_at(&self, cursor: impl FnOnce(&Window) -> Cursor) -> Start {
-        let state = self.state();
         Start {
-            cursor: cursor(&state.window),
-            head: state.window.head(),
+            cursor: cursor(&self.state().window),
             gap: None,
         }
     }
@@ -183,9 +180,9 @@ impl Room {
     async fn start_last(&self, count: usize) -> Result<Start, LogError> {
         let in_window = |room: &Room| {
             let state = room.state();
-            state.window.before_newest(count).map(|id| Start {
+            let id = state.window.before_newest(count)?;
+            Some(Start {
                 cursor: Cursor::nominal(id, state.window.lineage()),
-                head: state.window.head(),
                 gap: None,
             })
         };
@@ -212,8 +209,12 @@ impl Room {
 
     /// Resumes after an ID that a client has.
     async fn start_after(&self, id: EntryId) -> Result<Start, LogError> {
-        let mut start = self.start_at(|window| Cursor::after(id, window.lineage()));
-        if id > start.head {
+        let start = self.start_at(|window| Cursor::after(id, window.lineage()));
+        let (head, spot) = {
+            let state = self.state();
+            (state.window.head(), state.window.locate(&start.cursor))
+        };
+        if id > head {
             // Another node may have read further than this one; only the stream itself knows.
             self.shared.stats.log_reads.add(1);
             let reason = match self.shared.log.state(&self.name).await? {
@@ -226,15 +227,14 @@ impl Room {
                     self.start_at(|window| Cursor::after(window.head(), window.lineage()));
                 resumed.gap = Some(Gap {
                     after: id,
-                    before: EntryId::new(resumed.head.ms, resumed.head.seq.saturating_add(1)),
+                    before: batch::successor(resumed.cursor.id),
                     reason,
                 });
                 return Ok(resumed);
             }
-        } else if self.state().window.locate(&start.cursor) == Spot::Behind {
+        } else if spot == Spot::Behind {
             // The usual case of a reconnect storm: a little below the window, and room in it.
             self.fetch_older().await?;
-            start.head = self.state().window.head();
         }
         Ok(start)
     }
