@@ -171,7 +171,7 @@ pub(super) fn from_window(
                 before: successor(upto),
                 reason,
             };
-            builder.gap(gap, Cursor::nominal(upto, window.lineage()));
+            builder.gap(gap, Cursor::after(upto, window.lineage()));
             if builder.is_full() {
                 return builder.finish(start);
             }
@@ -202,7 +202,7 @@ pub(super) fn from_window(
                     id: hole.upto,
                     lineage: hole.lineage.unwrap_or(builder.cursor.lineage),
                     seq,
-                    exact: false,
+                    exact: true,
                 };
                 builder.gap(gap, to);
             }
@@ -221,7 +221,7 @@ pub(super) fn from_page(page: &Page, room: &RoomName, format: &Format, start: &C
             before: successor(upto),
             reason,
         };
-        builder.gap(gap, Cursor::nominal(upto, start.lineage));
+        builder.gap(gap, Cursor::after(upto, start.lineage));
     }
     let first = page.entries.partition_point(|entry| entry.id <= start.id);
     for entry in &page.entries[first..] {
@@ -231,7 +231,7 @@ pub(super) fn from_page(page: &Page, room: &RoomName, format: &Format, start: &C
         builder.entry(entry);
     }
     if builder.cursor.id < page.end && !builder.is_full() {
-        builder.cursor = Cursor::nominal(page.end, builder.cursor.lineage);
+        builder.cursor = Cursor::after(page.end, builder.cursor.lineage);
         // Nothing is written for this step, so the last frame's mark has to carry it.
         if let Some(mark) = builder.marks.last_mut() {
             mark.cursor = builder.cursor;

@@ -140,37 +140,34 @@ impl Follower {
             // It lost its end, and has grown past the cursor since.
             return self.on_rewound(window, state, newest);
         }
-        if pending.last().is_some_and(|last| last.id > state.last) {
-            // What was read is no longer there: read again.
-            return;
-        }
         let then = self.added;
         let above = newest.iter().filter(|entry| entry.id > head).count();
-        // A stream's beginning only ever moves up, and its count too.
+        let removed = state.added.map(|added| added.saturating_sub(state.len));
+        let begins_before = head != EntryId::ZERO && state.first.is_some_and(|first| first <= head);
+        // A stream's beginning only ever moves up, and its counts too.
         let begins_lower =
             matches!((state.first, self.first), (Some(now), Some(then)) if now < then);
         let counts_lower =
             matches!((state.added, then), (Some(now), Some(then)) if now < then + above as u64);
-        let begun_anew = begins_lower || counts_lower;
-        let begins_before = head != EntryId::ZERO && state.first.is_some_and(|first| first <= head);
-        if begins_before && begun_anew {
-            return self.on_rewound(window, state, newest);
-        } else if begins_before {
-            return self.deliver(window, pending);
-        }
-        let removed = state.added.map(|added| added.saturating_sub(state.len));
-        let reason = match (removed, then) {
-            _ if begun_anew => GapReason::Deleted,
-            (Some(removed), Some(then)) if removed < then => GapReason::Deleted,
-            (Some(removed), Some(then))
-                if removed == then && pending.first().map(|next| next.id) == state.first =>
-            {
-                return self.deliver(window, pending);
+        let removed_lower = !begins_before
+            && matches!((removed, then), (Some(removed), Some(then)) if removed < then);
+        let reason = if begins_lower || counts_lower || removed_lower {
+            if begins_before {
+                return self.on_rewound(window, state, newest);
             }
+            GapReason::Deleted
+        } else if pending.iter().any(|entry| is_gone(entry, state, newest)) {
+            // What was read is no longer there: read again.
+            return;
+        } else {
+            let is_next = pending.first().map(|next| next.id) == state.first;
             // Redis before 7.0 does not count. A stream that was missing until now is taken as
             // whole, or each new room would begin with a gap.
-            (None, _) if head == EntryId::ZERO => return self.deliver(window, pending),
-            _ => GapReason::Trimmed,
+            let is_new = removed.is_none() && head == EntryId::ZERO;
+            if begins_before || is_new || (is_next && removed.is_some() && removed == then) {
+                return self.deliver(window, pending);
+            }
+            GapReason::Trimmed
         };
         // Go on where the stream begins now. The next read brings what's there, and the count
         // below lets the survey after it find nothing amiss.
@@ -259,6 +256,15 @@ fn is_known(window: &Window, entry: &Entry) -> bool {
     window
         .find(entry.id)
         .is_some_and(|known| known.fields == entry.fields)
+}
+
+/// Whether an entry that was read is missing from a later survey that should have it.
+fn is_gone(entry: &Entry, state: &StreamState, newest: &[Entry]) -> bool {
+    let oldest = newest.first().map_or(state.last, |oldest| oldest.id);
+    let is_held = newest
+        .binary_search_by_key(&entry.id, |held| held.id)
+        .is_ok();
+    entry.id >= oldest && !is_held
 }
 
 #[cfg(test)]

@@ -82,7 +82,8 @@ pub(super) fn lost_since(
     cursor: EntryId,
     floor: EntryId,
 ) -> Option<GapReason> {
-    let begins_after = |id| state.first.is_none_or(|first| first > id);
+    // Right after `id` is still no hole.
+    let begins_after = |id| state.first.is_none_or(|first| first.predecessor() > id);
     // Redis before 7.0 does not count what it removed; a cursor at 0-0 has no other witness.
     let was_trimmed = state.added.is_some_and(|added| added > state.len);
     let is_lost = if cursor == EntryId::ZERO {

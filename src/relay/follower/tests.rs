@@ -28,7 +28,7 @@ enum Blow {
     Remove(u8),
     /// DEL; new IDs go on from the clock.
     Delete,
-    /// DEL, and IDs begin low.
+    /// DEL, and IDs begin below all there were.
     Restart,
     /// The end is lost, as in a failover.
     Rewind(u8),
@@ -53,6 +53,8 @@ struct Model {
     last: EntryId,
     added: u64,
     clock: u64,
+    /// The clock stands still at 0.
+    is_low: bool,
     serial: u64,
     /// Serials in the order a reader who misses nothing sees them, with those lost for ever.
     history: Vec<Added>,
@@ -63,7 +65,7 @@ struct Model {
 
 impl Model {
     fn add(&mut self) {
-        self.clock += 1;
+        self.clock += u64::from(!self.is_low);
         self.serial += 1;
         // IDs go back, but no two entries share one, as with Redis's own IDs.
         let id = EntryId::new(self.clock.max(self.last.ms), self.serial);
@@ -77,10 +79,10 @@ impl Model {
         self.added += 1;
     }
 
-    /// The key goes. Entries that came and went while the follower knew of no stream at all left
-    /// nothing to find them by.
-    fn forget(&mut self, cursor: EntryId) {
-        if cursor == EntryId::ZERO {
+    /// The key goes. Entries that came and went while the follower stood on no entry left nothing
+    /// to find them by.
+    fn forget(&mut self, window: &Window) {
+        if window.find(window.head()).is_none() {
             self.removed
                 .extend(self.history.iter().map(|entry| entry.serial));
         }
@@ -288,10 +290,10 @@ fn suffer(blows: &[Blow]) -> Result<(), String> {
                     model.removed.push(entries.remove(index).serial);
                 }
             }
-            Blow::Delete => model.forget(window.head()),
+            Blow::Delete => model.forget(&window),
             Blow::Restart => {
-                model.forget(window.head());
-                model.clock = 0;
+                model.forget(&window);
+                (model.clock, model.is_low) = (0, true);
             }
             Blow::Rewind(lost) => {
                 if let Some(entries) = &mut model.entries {
