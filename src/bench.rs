@@ -95,8 +95,8 @@ pub struct BenchArgs {
     #[arg(long)]
     pub saturate: bool,
 
-    /// Entries on their way at a time, with --saturate
-    #[arg(long, default_value_t = 200)]
+    /// Entries on their way at a time at most, with --saturate
+    #[arg(long, default_value_t = 1_000)]
     pub window: u64,
 
     /// So many of the sockets never read

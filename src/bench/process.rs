@@ -9,21 +9,41 @@ use anyhow::{Context, Result};
 
 /// CPU time of some processes, all threads, user and system.
 pub(super) fn cpu(pids: &[u32]) -> Result<Duration> {
-    let ticks = rustix::param::clock_ticks_per_second().max(1);
-    let mut total = 0;
-    for pid in pids {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
-            .with_context(|| format!("process {pid} is gone"))?;
-        // The name is in parentheses and may hold anything, so fields are counted from its end.
-        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        total += fields
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|field| field.parse::<u64>().ok())
-            .sum::<u64>();
+    pids.iter().map(|pid| cpu_of(*pid)).sum()
+}
+
+fn cpu_of(pid: u32) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
+        .with_context(|| format!("process {pid} is gone"))?;
+    // The scheduler's own count is in nanoseconds, where the kernel has it; the ticks in `stat`
+    // are a hundredth of a second, which a short run on an idle server hardly reaches.
+    if let Some(time) = scheduled(pid) {
+        return Ok(time);
     }
-    Ok(Duration::from_nanos(total * 1_000_000_000 / ticks))
+    // The name is in parentheses and may hold anything, so fields are counted from its end.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks: u64 = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    Ok(Duration::from_nanos(ticks * 1_000_000_000 / per_second))
+}
+
+/// Time on a core, from each thread's `schedstat`. Threads that ended are missing, so this is for
+/// servers whose threads stay.
+fn scheduled(pid: u32) -> Option<Duration> {
+    let mut total = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+        // A thread may end between being listed and being read.
+        let Ok(text) = fs::read_to_string(thread.ok()?.path().join("schedstat")) else {
+            continue;
+        };
+        total += text.split_whitespace().next()?.parse::<u64>().ok()?;
+    }
+    (total > 0).then(|| Duration::from_nanos(total))
 }
 
 /// Resident bytes of some processes.
