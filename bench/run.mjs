@@ -78,7 +78,7 @@ const machine = {
   cpu: cpus()[0].model,
   cores: cpus().length,
   memory_gib: Math.round(totalmem() / 2 ** 30),
-  kernel: release(),
+  kernel: release().split('-')[0],
   congestion_control: readFileSync('/proc/sys/net/ipv4/tcp_congestion_control', 'utf8').trim(),
   redis: version('redis-server', '--version'),
   node: process.version,

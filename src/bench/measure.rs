@@ -114,6 +114,7 @@ impl Bench {
             sockets: args.sockets,
             rooms: args.rooms,
             size: args.size,
+            client_threads: args.threads,
             ..Report::default()
         };
         let mut server = Server {
@@ -274,6 +275,7 @@ impl Bench {
                 rss_per_socket_after_broadcast: None,
             }),
             client_core: last.client.saturating_sub(first.client).as_secs_f64() / seconds,
+            client_threads: args.threads,
             resume: Some(Resume {
                 missed: args.missed,
                 seconds,

@@ -27,6 +27,8 @@ pub(super) struct Report {
     pub(super) redis_core: Option<f64>,
     /// Share of a core that this client took, to tell a slow server from a slow client.
     pub(super) client_core: f64,
+    /// Threads that read the sockets; near as many cores, the client is what was measured.
+    pub(super) client_threads: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) resume: Option<Resume>,
 }
@@ -141,9 +143,14 @@ impl fmt::Display for Report {
         if let Some(core) = self.redis_core {
             writeln!(f, "  redis       {:.1} % of a core", core * 100.0)?;
         }
+        let limit = if self.client_core > 0.9 * self.client_threads as f64 {
+            "; it may be what limits, try more --threads"
+        } else {
+            ""
+        };
         writeln!(
             f,
-            "  client      {:.1} % of a core",
+            "  client      {:.1} % of a core{limit}",
             self.client_core * 100.0
         )?;
         if let Some(resume) = &self.resume {
