@@ -220,6 +220,7 @@ impl Line {
             _ => (self.batch * 2).min(BATCH),
         };
         let mut values = values.into_iter();
+        let mut trouble = None;
         for (id, next) in asked {
             // A room that left meanwhile still has its share of the answers.
             let count = match next {
@@ -233,13 +234,19 @@ impl Line {
             match hand_over(room.feed.as_ref(), next, &mut answer.into_iter()) {
                 Ok(true) => table.ring(id),
                 Ok(false) => {}
+                // Not this room's trouble but the server's: ask for all of them less often.
+                Err(error @ (LogError::Loading | LogError::ReadOnly(_))) => trouble = Some(error),
+                Err(error @ LogError::Unavailable(_)) => trouble = Some(error),
                 Err(error) => {
                     room.feed.on_error(&error);
                     table.retry(id, Instant::now() + super::patience(&error));
                 }
             }
         }
-        Ok(())
+        match trouble {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 }
 
