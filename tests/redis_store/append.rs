@@ -184,13 +184,13 @@ async fn waits_while_down_then_is_refused() {
     assert!(refused || unknown, "{outcome:?}");
     let took = started.elapsed();
     assert!(!refused || took >= short, "{took:?}");
-    assert!(took < short + Duration::from_millis(500), "{took:?}");
+    assert!(took < short * 5, "{took:?}");
     until("health says so", || async { log.health().is_err() }).await;
     let told = append(&*log, "r", "1", None, SOON * 3);
     server.run().await;
     told.await.unwrap().unwrap();
-    assert_eq!(messages(&*log, "r").await, ["0", "1"]);
     until("health says so", || async { log.health().is_ok() }).await;
+    assert_eq!(messages(&*log, "r").await, ["0", "1"]);
 }
 
 #[tokio::test]
@@ -242,10 +242,7 @@ async fn a_hung_server_is_told_in_time() {
         matches!(outcome, Err(AppendError::Unknown(_))),
         "{outcome:?}"
     );
-    assert!(
-        took >= short && took < short + Duration::from_millis(300),
-        "{took:?}"
-    );
+    assert!(took >= short && took < short * 2, "{took:?}");
     let outcome = keyed.await.unwrap();
     assert!(
         matches!(outcome, Err(AppendError::Unknown(_))),
@@ -338,4 +335,23 @@ async fn says_who_it_is() {
     })
     .unwrap();
     store(&*log, "r", "x").await;
+}
+
+#[tokio::test]
+async fn a_replica_takes_no_appends_until_it_is_a_master() {
+    let server = Server::start(&[]).await;
+    let log = server.log();
+    store(&*log, "r", "0").await;
+    server
+        .command(&["REPLICAOF", "127.0.0.1", "1"])
+        .await
+        .unwrap();
+    let short = Duration::from_millis(300);
+    let outcome = append(&*log, "r", "lost", None, short).await.unwrap();
+    let refused = matches!(outcome, Err(AppendError::Refused(LogError::ReadOnly(_))));
+    assert!(refused, "{outcome:?}");
+    let told = append(&*log, "r", "1", None, SOON);
+    server.command(&["REPLICAOF", "NO", "ONE"]).await.unwrap();
+    told.await.unwrap().unwrap();
+    assert_eq!(messages(&*log, "r").await, ["0", "1"]);
 }

@@ -118,9 +118,13 @@ impl Drop for Server {
     }
 }
 
-/// Waits for a condition; fails after a time that no condition here needs.
+/// Longer than any condition here needs, and shorter than a sweep: what only the sweep would find
+/// was lost by the bells.
+const UNTIL: Duration = Duration::from_secs(20);
+
+/// Waits for a condition.
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + UNTIL;
     while !condition().await {
         assert!(Instant::now() < deadline, "never: {what}");
         sleep(Duration::from_millis(10)).await;

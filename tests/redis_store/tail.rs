@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tailcast::relay::log::{Log, LogError, TailGuard};
 use tailcast::store::redis::{RedisLog, Settings, TailMode};
+use tokio::time::sleep;
 
 use crate::harness::{Collector, Server, append, store, until};
 
@@ -155,6 +156,38 @@ async fn tracking() {
 #[tokio::test]
 async fn groups() {
     delivers(Way::Group).await;
+}
+
+/// Connections are cut all the while: with keys, everything is stored once and in order, and every
+/// tail gets it so.
+#[tokio::test]
+async fn cut_again_and_again() {
+    let server = Server::start(&[]).await;
+    for way in [Way::Block, Way::Track, Way::Group] {
+        let log = log(&server, way);
+        let rooms: Vec<_> = (0..10).map(|index| format!("{way:?} {index}")).collect();
+        let (mut feeds, mut guards) = (Vec::new(), Vec::new());
+        for name in &rooms {
+            let (feed, guard) = join(&log, name).await;
+            feeds.push(feed);
+            guards.push(guard);
+        }
+        let cut = async {
+            for _ in 0..20 {
+                let kill = ["CLIENT", "KILL", "TYPE", "normal"];
+                server.command(&kill).await.unwrap();
+                sleep(Duration::from_millis(15)).await;
+            }
+        };
+        let publish = async {
+            for step in 0..40 {
+                publish(&log, &rooms, step * 50, (step + 1) * 50).await;
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::join!(cut, publish);
+        complete(&feeds, 2000).await;
+    }
 }
 
 /// More than one read's worth, at once, before and after the room is known.

@@ -172,8 +172,10 @@ impl Worker {
                 pending.give_up(&LogError::Unavailable("no answer in time".to_owned()));
             }
         }
+        // With these the last word was an error, and there is no time for another.
+        let soon = now + self.plan.margin();
         self.again.retain_mut(|pending| {
-            let late = pending.deadline <= now;
+            let late = pending.deadline <= soon;
             if late {
                 pending.give_up(&self.error);
             }

@@ -18,6 +18,10 @@ use crate::relay::log::{LogError, Range, StreamState};
 /// How long a question may take, reconnecting included.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Longest time between two tries to connect. Until the next one every question is answered with
+/// the last error, so it's short.
+const LONGEST_WAIT: Duration = Duration::from_millis(250);
+
 /// The command connection.
 pub(super) struct Commands {
     address: Address,
@@ -43,7 +47,7 @@ impl Commands {
                 connection: None,
                 serial: 0,
                 retry_at: Instant::now(),
-                backoff: Backoff::for_connections(),
+                backoff: Backoff::new(Duration::from_millis(50), LONGEST_WAIT),
                 error: LogError::Unavailable("not connected yet".to_owned()),
             }),
         }

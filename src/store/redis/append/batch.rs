@@ -29,6 +29,9 @@ static SCRIPT_HASH: LazyLock<String> =
 /// Rooms whose next PEXPIRE is remembered; more would only cost memory.
 const EXPIRIES: usize = 65_536;
 
+/// How much later than asked WAIT may answer: the timers of an idle Redis tick every 100 ms.
+const WAIT_MARGIN: Duration = Duration::from_millis(150);
+
 /// How appends are written.
 pub(super) struct Plan {
     keys: Keys,
@@ -84,6 +87,14 @@ impl Plan {
         self.expiries.clear();
     }
 
+    /// How long before its deadline an append is no longer worth sending again.
+    pub(super) fn margin(&self) -> Duration {
+        match self.durability {
+            Durability::Fast => Duration::ZERO,
+            Durability::Replicated { .. } => WAIT_MARGIN,
+        }
+    }
+
     /// Writes a batch.
     pub(super) fn batch(&mut self, appends: &[Pending], now: Instant) -> Batch {
         let mut pipe = Pipeline::with_capacity(appends.len() + 1);
@@ -104,7 +115,7 @@ impl Plan {
                 // reason. WAIT 0 would wait for ever.
                 let first = appends.iter().map(|append| append.deadline).min();
                 let left = first.map_or(timeout, |first| first.saturating_duration_since(now));
-                let timeout = timeout.min(left.saturating_sub(Duration::from_millis(50)));
+                let timeout = timeout.min(left.saturating_sub(WAIT_MARGIN));
                 pipe.cmd("WAIT").arg(replicas).arg(millis(timeout).max(1));
                 roles.push(Role::Wait);
                 Some(replicas)

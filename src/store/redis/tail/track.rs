@@ -25,6 +25,10 @@ pub(super) use table::Table;
 /// Most rooms in one pipeline. Measured: larger ones gain nothing.
 const BATCH: usize = 256;
 
+/// Rooms in the first pipeline of all. Doubled while the answers are small: rooms that are new bring
+/// whole windows.
+const FIRST_BATCH: usize = 32;
+
 /// A pipeline whose answers exceed this is followed by one with half the rooms.
 const BATCH_BYTES: usize = 1 << 20;
 
@@ -59,6 +63,7 @@ pub(super) async fn follow(
 ) -> End {
     let status = context.health.watch();
     let mut backoff = Backoff::for_connections();
+    let mut batch = FIRST_BATCH;
     loop {
         while table.is_empty() {
             match orders.recv().await {
@@ -75,9 +80,11 @@ pub(super) async fn follow(
                     connection,
                     pushes,
                     last_answer: Instant::now(),
-                    batch: BATCH,
+                    batch,
                 };
-                match line.stay(orders, table, &mut backoff).await {
+                let ended = line.stay(orders, table, &mut backoff).await;
+                batch = line.batch;
+                match ended {
                     Some(error) => error,
                     None => return End::Stopped,
                 }
@@ -213,11 +220,14 @@ impl Line {
                 asked.push((id, next));
             }
         }
+        // Should it fail for its size, then the next one, on a new connection, is smaller.
+        let size_before = self.batch;
+        self.batch = (self.batch / 2).max(1);
         let values = ask(&mut self.connection, &pipe, BATCH_TIMEOUT).await?;
         self.last_answer = Instant::now();
         self.batch = match values.iter().map(size).sum::<usize>() {
-            bytes if bytes > BATCH_BYTES => (self.batch / 2).max(1),
-            _ => (self.batch * 2).min(BATCH),
+            bytes if bytes > BATCH_BYTES => self.batch,
+            _ => (size_before * 2).min(BATCH),
         };
         let mut values = values.into_iter();
         let mut trouble = None;

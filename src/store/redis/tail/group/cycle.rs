@@ -27,6 +27,12 @@ const COUNT: usize = 100;
 /// Quiet rooms whose witness is looked up per cycle: all of a full group every few seconds.
 const QUIET: usize = 8;
 
+/// Rooms read alone per cycle: those that are new bring whole windows.
+const ALONE: usize = 16;
+
+/// How long the answer to those may take.
+const ALONE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How long a group in which every room is in trouble waits.
 const IDLE: Duration = Duration::from_millis(100);
 
@@ -36,6 +42,8 @@ pub(super) struct Members {
     members: Vec<Member>,
     /// Where the rotation of quiet rooms goes on.
     turn: usize,
+    /// Where the rotation of rooms read alone goes on.
+    turn_alone: usize,
 }
 
 struct Member {
@@ -119,17 +127,24 @@ impl Members {
     async fn read_alone(&mut self, connection: &mut MultiplexedConnection) -> Result<(), LogError> {
         let mut pipe = Pipeline::new();
         let mut asked = Vec::new();
-        for (index, member) in self.members.iter().enumerate() {
+        let count = self.members.len();
+        let first = self.turn_alone;
+        for index in (0..count).map(|offset| (first + offset) % count) {
+            let member = &self.members[index];
             if member.alone && member.retry_at.is_none() {
                 let next = member.room.feed.next();
                 add(&mut pipe, &member.room.key, next);
                 asked.push((index, next));
+                self.turn_alone = index + 1;
+                if asked.len() == ALONE {
+                    break;
+                }
             }
         }
         if asked.is_empty() {
             return Ok(());
         }
-        let mut values = ask(connection, &pipe, BLOCK + ANSWER).await?.into_iter();
+        let mut values = ask(connection, &pipe, ALONE_TIMEOUT).await?.into_iter();
         for (index, next) in asked {
             let count = match next {
                 Next::Survey { .. } => 2,
