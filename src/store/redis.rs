@@ -1,8 +1,8 @@
 //! The streams in Redis.
 //!
-//! Three kinds of connection, so that none waits behind another: one appends ([`append`]), one
-//! answers questions and is asked every second whether it lives ([`command`]), and the tails have
-//! their own ([`tail`]). Each reconnects by itself, with backoff and jitter.
+//! Three kinds of connection, so that none waits behind another: one appends (`append`), one
+//! answers questions and is asked every second whether it lives (`command`), and the tails have
+//! their own (`tail`). Each reconnects by itself, with backoff and jitter.
 
 mod append;
 mod command;

@@ -287,3 +287,130 @@ impl Batch {
         settled
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::mpsc;
+
+    use bytes::Bytes;
+
+    use super::super::queue::Queue;
+    use super::*;
+    use crate::relay::log::Append;
+
+    fn plan(settings: Settings) -> Plan {
+        Plan::new(&settings, Keys::new("p:"))
+    }
+
+    /// Appends to these rooms; a room with a colon has its idempotency key after it.
+    fn appends(rooms: &[&str]) -> Vec<Pending> {
+        let queue = Queue::new(99, 9999);
+        for room in rooms {
+            let (room, key) = match room.split_once(':') {
+                Some((room, key)) => (room, Some(Bytes::copy_from_slice(key.as_bytes()))),
+                None => (*room, None),
+            };
+            queue.push(Append {
+                room: RoomName::parse(room).unwrap(),
+                fields: Box::new([(Bytes::from("f"), Bytes::from("v"))]),
+                key,
+                deadline: Instant::now() + Duration::from_secs(5),
+                done: Box::new(|_| {}),
+            });
+        }
+        let mut batch = Vec::new();
+        queue.take_batch(&mut VecDeque::new(), &mut batch);
+        batch
+    }
+
+    fn words(batch: &Batch) -> Vec<String> {
+        let arg = |arg: redis::Arg<&[u8]>| match arg {
+            redis::Arg::Simple(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            _ => "?".to_owned(),
+        };
+        let command = |command: &Cmd| command.args_iter().map(arg).collect::<Vec<_>>().join(" ");
+        batch.pipe.cmd_iter().map(command).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn commands() {
+        let mut plan = plan(Settings {
+            keep: Retention::Entries(7),
+            expire_after: Some(Duration::from_secs(100)),
+            durability: Durability::Replicated {
+                replicas: 2,
+                timeout: Duration::from_millis(300),
+            },
+            ..Settings::default()
+        });
+        let appends = appends(&["r", "r", "s:k"]);
+        let now = Instant::now();
+        let hash = SCRIPT_HASH.as_str();
+        assert_eq!(
+            words(&plan.batch(&appends, now)),
+            [
+                "XADD p:r MAXLEN ~ 7 * f v",
+                "PEXPIRE p:r 100000",
+                "XADD p:r MAXLEN ~ 7 * f v",
+                &format!("EVALSHA {hash} 2 p:s tailcast:idem:{{p:s}}:k 300000 MAXLEN ~ 7 * f v"),
+                "PEXPIRE p:s 100000",
+                "WAIT 2 300",
+            ]
+        );
+        // A twentieth later it's due again.
+        assert_eq!(words(&plan.batch(&appends[..1], now)).len(), 2);
+        let later = now + Duration::from_secs(5);
+        assert_eq!(words(&plan.batch(&appends[..1], later)).len(), 3);
+    }
+
+    /// What becomes of each append, by index, and which are sent again.
+    fn settle(rooms: &[&str], replies: &[&str]) -> (Vec<(usize, String)>, usize) {
+        let mut plan = plan(Settings::default());
+        let mut pending = appends(rooms);
+        for (index, pending) in pending.iter_mut().enumerate() {
+            pending.deadline += Duration::from_millis(index as u64);
+        }
+        let first = pending[0].deadline;
+        let batch = plan.batch(&pending, Instant::now());
+        let parse = |wire: &&str| redis::parse_redis_value(wire.as_bytes()).unwrap();
+        let values = replies.iter().map(parse).collect();
+        let mut settled = batch.settle(&mut plan, values, pending.drain(..));
+        let (tell, told) = mpsc::channel();
+        for (pending, outcome) in settled.done.drain(..) {
+            let index = (pending.deadline - first).as_millis() as usize;
+            let outcome = match outcome {
+                Ok(id) => id.to_string(),
+                Err(AppendError::Refused(error)) => format!("refused {}", error.code()),
+                Err(AppendError::Unknown(error)) => format!("unknown {}", error.code()),
+                Err(AppendError::NotReplicated(id)) => format!("not replicated {id}"),
+            };
+            tell.send((index, outcome)).unwrap();
+        }
+        (told.try_iter().collect(), settled.again.len())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_reply_concerns_its_own_append() {
+        let (id, odd) = ("$3\r\n5-1\r\n", ":1\r\n");
+        let loading = "-LOADING Redis is loading the dataset in memory\r\n";
+        let wrong = "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n";
+        let lost = "-KEYLOST stored as 5-1, but its key is not kept: NOPERM\r\n";
+        let no_script = "-NOSCRIPT No matching script. Please use EVAL.\r\n";
+        let told = |index: usize, text: &str| (index, text.to_owned());
+        let (done, again) = settle(&["r", "s", "t"], &[id, wrong, odd]);
+        assert_eq!(again, 0);
+        assert_eq!(done[0], told(0, "5-1"));
+        assert_eq!(done[1], told(1, "refused wrong_type"));
+        assert_eq!(done[2], told(2, "unknown redis_error"));
+
+        // Sent again, the first would come after the second.
+        let (done, again) = settle(&["r", "r", "s"], &[loading, id, loading]);
+        assert_eq!(done, [told(0, "refused redis_loading"), told(1, "5-1")]);
+        assert_eq!(again, 1);
+
+        let (done, again) = settle(&["r:k", "r:l"], &[lost, no_script]);
+        assert_eq!(done, [told(0, "unknown redis_denied")]);
+        assert_eq!(again, 1);
+    }
+}
