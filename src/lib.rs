@@ -1,6 +1,5 @@
 //! tailcast: a realtime broadcast relay over Redis Streams.
 
-pub mod bench;
 pub mod relay;
 pub mod store;
 
@@ -8,6 +7,7 @@ pub mod api;
 pub mod frontend;
 pub mod ops;
 
+pub mod bench;
 pub mod drain;
 pub mod metrics;
 pub mod server;

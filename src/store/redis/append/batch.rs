@@ -1,0 +1,416 @@
+//! One pipeline of appends, and what its replies mean for each of them.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use redis::{Cmd, Pipeline, Value};
+use tokio::time::Instant;
+
+use super::queue::Pending;
+use crate::relay::entry::{EntryId, RoomName};
+use crate::relay::log::{AppendError, LogError};
+use crate::store::redis::keys::Keys;
+use crate::store::redis::{Durability, Retention, Settings, reply};
+
+/// Stores once per key. If remembering the ID fails (an ACL without SET), the entry is stored and
+/// a repeat would store it again: that is not to be called a success, nor a refusal.
+pub(super) const SCRIPT: &str = "\
+local id = redis.call('GET', KEYS[2]) \
+if id then return id end \
+id = redis.call('XADD', KEYS[1], unpack(ARGV, 2)) \
+local kept = redis.pcall('SET', KEYS[2], id, 'PX', ARGV[1]) \
+if kept.err then return redis.error_reply('KEYLOST stored as ' .. id .. ', but its key is not kept: ' .. kept.err) end \
+return id";
+
+static SCRIPT_HASH: LazyLock<String> =
+    LazyLock::new(|| redis::Script::new(SCRIPT).get_hash().to_owned());
+
+/// Rooms whose next PEXPIRE is remembered; more would only cost memory.
+const EXPIRIES: usize = 65_536;
+
+/// How much later than asked WAIT may answer: the timers of an idle Redis tick every 100 ms.
+const WAIT_MARGIN: Duration = Duration::from_millis(150);
+
+/// How appends are written.
+pub(super) struct Plan {
+    keys: Keys,
+    keep: Retention,
+    durability: Durability,
+    window: Duration,
+    expire_after: Option<Duration>,
+    /// When a room's PEXPIRE is due again.
+    expiries: HashMap<RoomName, Instant>,
+}
+
+/// A pipeline, and which command is whose.
+pub(super) struct Batch {
+    pub(super) pipe: Pipeline,
+    /// Per command.
+    roles: Vec<Role>,
+    replicas: Option<u32>,
+}
+
+enum Role {
+    Append,
+    Expire(RoomName),
+    Wait,
+}
+
+/// What became of a batch.
+#[derive(Default)]
+pub(super) struct Settled {
+    /// To be told.
+    pub(super) done: Vec<(Pending, Result<EntryId, AppendError>)>,
+    /// To be sent again, in order.
+    pub(super) again: Vec<Pending>,
+    /// Why, if that takes patience.
+    pub(super) error: Option<LogError>,
+    /// The script must be loaded again.
+    pub(super) no_script: bool,
+}
+
+impl Plan {
+    pub(super) fn new(settings: &Settings, keys: Keys) -> Self {
+        Plan {
+            keys,
+            keep: settings.keep,
+            durability: settings.durability,
+            window: settings.idempotency_window,
+            expire_after: settings.expire_after,
+            expiries: HashMap::new(),
+        }
+    }
+
+    /// Another server may have other keys.
+    pub(super) fn forget_expiries(&mut self) {
+        self.expiries.clear();
+    }
+
+    /// How long before its deadline an append is no longer worth sending again.
+    pub(super) fn margin(&self) -> Duration {
+        match self.durability {
+            Durability::Fast => Duration::ZERO,
+            Durability::Replicated { .. } => WAIT_MARGIN,
+        }
+    }
+
+    /// Writes a batch.
+    pub(super) fn batch(&mut self, appends: &[Pending], now: Instant) -> Batch {
+        let mut pipe = Pipeline::with_capacity(appends.len() + 1);
+        let mut roles = Vec::with_capacity(appends.len() + 1);
+        for append in appends {
+            let key = self.keys.room(&append.room);
+            pipe.add_command(self.command(&key, append));
+            roles.push(Role::Append);
+            if let Some(after) = self.expiry_due(&append.room, now) {
+                pipe.cmd("PEXPIRE").arg(key.as_ref()).arg(millis(after));
+                roles.push(Role::Expire(append.room.clone()));
+            }
+        }
+        let replicas = match self.durability {
+            Durability::Fast => None,
+            Durability::Replicated { replicas, timeout } => {
+                // Answered before the first deadline, or that append would be unknown for no
+                // reason. WAIT 0 would wait for ever.
+                let first = appends.iter().map(|append| append.deadline).min();
+                let left = first.map_or(timeout, |first| first.saturating_duration_since(now));
+                let timeout = timeout.min(left.saturating_sub(WAIT_MARGIN));
+                pipe.cmd("WAIT").arg(replicas).arg(millis(timeout).max(1));
+                roles.push(Role::Wait);
+                Some(replicas)
+            }
+        };
+        Batch {
+            pipe,
+            roles,
+            replicas,
+        }
+    }
+
+    fn command(&self, key: &[u8], append: &Pending) -> Cmd {
+        let mut command = match &append.key {
+            None => {
+                let mut command = redis::cmd("XADD");
+                command.arg(key);
+                command
+            }
+            Some(idempotency) => {
+                let mut command = redis::cmd("EVALSHA");
+                command
+                    .arg(SCRIPT_HASH.as_str())
+                    .arg(2)
+                    .arg(key)
+                    .arg(Keys::idempotency(key, idempotency))
+                    .arg(millis(self.window).max(1));
+                command
+            }
+        };
+        match self.keep {
+            Retention::All => {}
+            Retention::Entries(most) => {
+                command.arg("MAXLEN").arg("~").arg(most);
+            }
+            Retention::Age(age) => {
+                let oldest = SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .unwrap_or_default()
+                    .saturating_sub(age);
+                command.arg("MINID").arg("~").arg(millis(oldest));
+            }
+        }
+        command.arg("*");
+        for (name, value) in &append.fields {
+            command.arg(name.as_ref()).arg(value.as_ref());
+        }
+        command
+    }
+
+    /// A room's expiry is pushed back a twentieth of its length ahead: often enough that a room
+    /// in use never expires, and far from once per append.
+    fn expiry_due(&mut self, room: &RoomName, now: Instant) -> Option<Duration> {
+        let after = self.expire_after?;
+        let every = (after / 20).clamp(Duration::from_secs(1), Duration::from_secs(600));
+        if self.expiries.get(room).is_some_and(|due| *due > now) {
+            return None;
+        }
+        if self.expiries.len() >= EXPIRIES {
+            self.expiries.retain(|_, due| *due > now);
+            if self.expiries.len() >= EXPIRIES {
+                self.expiries.clear();
+            }
+        }
+        self.expiries.insert(room.clone(), now + every);
+        Some(after)
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Errors that pass by themselves. The replies carry them, so nothing was executed.
+fn passes(error: &LogError) -> bool {
+    matches!(
+        error,
+        LogError::Loading | LogError::ReadOnly(_) | LogError::Unavailable(_)
+    )
+}
+
+enum Fate {
+    Stored(EntryId),
+    Refused(LogError),
+    Passing(LogError),
+    NoScript,
+    Unknown(LogError),
+}
+
+fn fate(value: Value) -> Fate {
+    match value {
+        Value::ServerError(error) if error.code() == "NOSCRIPT" => Fate::NoScript,
+        Value::ServerError(error) if error.code() == "KEYLOST" => Fate::Unknown(LogError::Denied(
+            error.details().unwrap_or_default().to_owned(),
+        )),
+        Value::ServerError(error) => match reply::refusal(&error) {
+            error if passes(&error) => Fate::Passing(error),
+            error => Fate::Refused(error),
+        },
+        value => match reply::entry_id(&value) {
+            Ok(id) => Fate::Stored(id),
+            Err(error) => Fate::Unknown(error),
+        },
+    }
+}
+
+impl Batch {
+    /// Reads the replies. `appends` are those the batch was made of.
+    pub(super) fn settle(
+        &self,
+        plan: &mut Plan,
+        values: Vec<Value>,
+        appends: impl Iterator<Item = Pending>,
+    ) -> Settled {
+        let mut fates = Vec::new();
+        let mut confirmed = true;
+        for (role, value) in self.roles.iter().zip(values) {
+            match role {
+                Role::Append => fates.push(fate(value)),
+                Role::Expire(room) => {
+                    if value != Value::Int(1) {
+                        plan.expiries.remove(room);
+                    }
+                }
+                Role::Wait => {
+                    let wanted = i64::from(self.replicas.unwrap_or(0));
+                    confirmed = matches!(value, Value::Int(got) if got >= wanted);
+                }
+            }
+        }
+        let mut settled = Settled::default();
+        // Backwards, to know whether a later append of the same room was stored.
+        let mut stored: HashSet<RoomName> = HashSet::new();
+        for (mut append, fate) in appends.collect::<Vec<_>>().into_iter().zip(fates).rev() {
+            append.out = false;
+            let refuse = |append: &Pending, error| match append.in_doubt {
+                true => AppendError::Unknown(error),
+                false => AppendError::Refused(error),
+            };
+            let outcome = match fate {
+                Fate::Stored(id) => {
+                    stored.insert(append.room.clone());
+                    match confirmed {
+                        true => Ok(id),
+                        false => Err(AppendError::NotReplicated(id)),
+                    }
+                }
+                Fate::Unknown(error) => Err(AppendError::Unknown(error)),
+                Fate::Refused(error) => Err(refuse(&append, error)),
+                // Sent again it would come after one that was published later.
+                Fate::Passing(error) if stored.contains(&append.room) => {
+                    Err(refuse(&append, error))
+                }
+                Fate::Passing(error) => {
+                    settled.error = Some(error);
+                    settled.again.push(append);
+                    continue;
+                }
+                Fate::NoScript => {
+                    settled.no_script = true;
+                    settled.again.push(append);
+                    continue;
+                }
+            };
+            settled.done.push((append, outcome));
+        }
+        settled.done.reverse();
+        settled.again.reverse();
+        settled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::mpsc;
+
+    use bytes::Bytes;
+
+    use super::super::queue::Queue;
+    use super::*;
+    use crate::relay::log::Append;
+
+    fn plan(settings: Settings) -> Plan {
+        Plan::new(&settings, Keys::new("p:"))
+    }
+
+    /// Appends to these rooms; a room with a colon has its idempotency key after it.
+    fn appends(rooms: &[&str]) -> Vec<Pending> {
+        let queue = Queue::new(99, 9999);
+        for room in rooms {
+            let (room, key) = match room.split_once(':') {
+                Some((room, key)) => (room, Some(Bytes::copy_from_slice(key.as_bytes()))),
+                None => (*room, None),
+            };
+            queue.push(Append {
+                room: RoomName::parse(room).unwrap(),
+                fields: Box::new([(Bytes::from("f"), Bytes::from("v"))]),
+                key,
+                deadline: Instant::now() + Duration::from_secs(5),
+                done: Box::new(|_| {}),
+            });
+        }
+        let mut batch = Vec::new();
+        queue.take_batch(&mut VecDeque::new(), &mut batch);
+        batch
+    }
+
+    fn words(batch: &Batch) -> Vec<String> {
+        let arg = |arg: redis::Arg<&[u8]>| match arg {
+            redis::Arg::Simple(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            _ => "?".to_owned(),
+        };
+        let command = |command: &Cmd| command.args_iter().map(arg).collect::<Vec<_>>().join(" ");
+        batch.pipe.cmd_iter().map(command).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn commands() {
+        let mut plan = plan(Settings {
+            keep: Retention::Entries(7),
+            expire_after: Some(Duration::from_secs(100)),
+            durability: Durability::Replicated {
+                replicas: 2,
+                timeout: Duration::from_millis(300),
+            },
+            ..Settings::default()
+        });
+        let appends = appends(&["r", "r", "s:k"]);
+        let now = Instant::now();
+        let hash = SCRIPT_HASH.as_str();
+        assert_eq!(
+            words(&plan.batch(&appends, now)),
+            [
+                "XADD p:r MAXLEN ~ 7 * f v",
+                "PEXPIRE p:r 100000",
+                "XADD p:r MAXLEN ~ 7 * f v",
+                &format!("EVALSHA {hash} 2 p:s tailcast:idem:{{p:s}}:k 300000 MAXLEN ~ 7 * f v"),
+                "PEXPIRE p:s 100000",
+                "WAIT 2 300",
+            ]
+        );
+        // A twentieth later it's due again.
+        assert_eq!(words(&plan.batch(&appends[..1], now)).len(), 2);
+        let later = now + Duration::from_secs(5);
+        assert_eq!(words(&plan.batch(&appends[..1], later)).len(), 3);
+    }
+
+    /// What becomes of each append, by index, and which are sent again.
+    fn settle(rooms: &[&str], replies: &[&str]) -> (Vec<(usize, String)>, usize) {
+        let mut plan = plan(Settings::default());
+        let mut pending = appends(rooms);
+        for (index, pending) in pending.iter_mut().enumerate() {
+            pending.deadline += Duration::from_millis(index as u64);
+        }
+        let first = pending[0].deadline;
+        let batch = plan.batch(&pending, Instant::now());
+        let parse = |wire: &&str| redis::parse_redis_value(wire.as_bytes()).unwrap();
+        let values = replies.iter().map(parse).collect();
+        let mut settled = batch.settle(&mut plan, values, pending.drain(..));
+        let (tell, told) = mpsc::channel();
+        for (pending, outcome) in settled.done.drain(..) {
+            let index = (pending.deadline - first).as_millis() as usize;
+            let outcome = match outcome {
+                Ok(id) => id.to_string(),
+                Err(AppendError::Refused(error)) => format!("refused {}", error.code()),
+                Err(AppendError::Unknown(error)) => format!("unknown {}", error.code()),
+                Err(AppendError::NotReplicated(id)) => format!("not replicated {id}"),
+            };
+            tell.send((index, outcome)).unwrap();
+        }
+        (told.try_iter().collect(), settled.again.len())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_reply_concerns_its_own_append() {
+        let (id, odd) = ("$3\r\n5-1\r\n", ":1\r\n");
+        let loading = "-LOADING Redis is loading the dataset in memory\r\n";
+        let wrong = "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n";
+        let lost = "-KEYLOST stored as 5-1, but its key is not kept: NOPERM\r\n";
+        let no_script = "-NOSCRIPT No matching script. Please use EVAL.\r\n";
+        let told = |index: usize, text: &str| (index, text.to_owned());
+        let (done, again) = settle(&["r", "s", "t"], &[id, wrong, odd]);
+        assert_eq!(again, 0);
+        assert_eq!(done[0], told(0, "5-1"));
+        assert_eq!(done[1], told(1, "refused wrong_type"));
+        assert_eq!(done[2], told(2, "unknown redis_error"));
+
+        // Sent again, the first would come after the second.
+        let (done, again) = settle(&["r", "r", "s"], &[loading, id, loading]);
+        assert_eq!(done, [told(0, "refused redis_loading"), told(1, "5-1")]);
+        assert_eq!(again, 1);
+
+        let (done, again) = settle(&["r:k", "r:l"], &[lost, no_script]);
+        assert_eq!(done, [told(0, "unknown redis_denied")]);
+        assert_eq!(again, 1);
+    }
+}

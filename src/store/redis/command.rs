@@ -1,0 +1,179 @@
+//! The connection for questions: ranges, states, pings. It reconnects when asked, and while Redis
+//! is away it fails at once rather than let each question try for itself.
+
+use std::ops::Bound;
+use std::time::Duration;
+
+use redis::Pipeline;
+use redis::Value;
+use redis::aio::MultiplexedConnection;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+use super::connect::{Address, Backoff, ask};
+use super::reply;
+use crate::relay::entry::{Entry, EntryId};
+use crate::relay::log::{LogError, Range, StreamState};
+
+/// How long a question may take, reconnecting included.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest time between two tries to connect. Until the next one every question is answered with
+/// the last error, so it's short.
+const LONGEST_WAIT: Duration = Duration::from_millis(250);
+
+/// The command connection.
+pub(super) struct Commands {
+    address: Address,
+    /// Held across connecting, so that one connects and the others wait for it.
+    line: Mutex<Line>,
+}
+
+struct Line {
+    connection: Option<MultiplexedConnection>,
+    /// Counts connections, so that a late failure discards only the one it was on.
+    serial: u64,
+    retry_at: Instant,
+    backoff: Backoff,
+    error: LogError,
+}
+
+impl Commands {
+    /// Connects at the first question.
+    pub(super) fn new(address: Address) -> Self {
+        Commands {
+            address,
+            line: Mutex::new(Line {
+                connection: None,
+                serial: 0,
+                retry_at: Instant::now(),
+                backoff: Backoff::new(Duration::from_millis(50), LONGEST_WAIT),
+                error: LogError::Unavailable("not connected yet".to_owned()),
+            }),
+        }
+    }
+
+    /// Entries of a range.
+    pub(super) async fn range(&self, key: &[u8], range: Range) -> Result<Vec<Entry>, LogError> {
+        // Redis calls these two invalid; they are only empty.
+        if range.limit == 0
+            || range.from == Bound::Excluded(EntryId::MAX)
+            || range.to == Bound::Excluded(EntryId::ZERO)
+        {
+            return Ok(Vec::new());
+        }
+        let (from, to) = (bound(range.from, "-"), bound(range.to, "+"));
+        let mut pipe = Pipeline::with_capacity(1);
+        if range.newest_first {
+            pipe.cmd("XREVRANGE").arg(key).arg(to).arg(from);
+        } else {
+            pipe.cmd("XRANGE").arg(key).arg(from).arg(to);
+        }
+        pipe.arg("COUNT").arg(range.limit);
+        reply::entries(self.one(&pipe).await?)
+    }
+
+    /// What a stream says of itself.
+    pub(super) async fn state(&self, key: &[u8]) -> Result<Option<StreamState>, LogError> {
+        let mut pipe = Pipeline::with_capacity(1);
+        pipe.cmd("XINFO").arg("STREAM").arg(key);
+        reply::stream_state(self.one(&pipe).await?)
+    }
+
+    /// Whether Redis answers; `within` does not count connecting.
+    pub(super) async fn ping(&self, within: Duration) -> Result<(), LogError> {
+        let mut pipe = Pipeline::with_capacity(1);
+        pipe.cmd("PING");
+        let value = self.try_once(&pipe, within).await.map_err(|f| f.error)?;
+        reply::check(value).map(drop)
+    }
+
+    /// Asks one question; twice if the connection broke under it, as it only reads.
+    async fn one(&self, pipe: &Pipeline) -> Result<Value, LogError> {
+        let asked = async {
+            match self.try_once(pipe, TIMEOUT).await {
+                Err(failed) if failed.again => {
+                    self.try_once(pipe, TIMEOUT).await.map_err(|f| f.error)
+                }
+                answer => answer.map_err(|f| f.error),
+            }
+        };
+        timeout(TIMEOUT, asked).await.unwrap_or_else(|_| {
+            Err(LogError::Unavailable(format!(
+                "no answer within {TIMEOUT:?}"
+            )))
+        })
+    }
+
+    async fn try_once(&self, pipe: &Pipeline, within: Duration) -> Result<Value, Failed> {
+        let (serial, mut connection) = self.connection().await?;
+        match ask(&mut connection, pipe, within).await {
+            Ok(mut values) => values.pop().ok_or_else(|| Failed {
+                error: LogError::Other("no reply".to_owned()),
+                again: false,
+            }),
+            Err(error) => {
+                let mut line = self.line.lock().await;
+                if line.serial == serial {
+                    line.connection = None;
+                }
+                Err(Failed { error, again: true })
+            }
+        }
+    }
+
+    async fn connection(&self) -> Result<(u64, MultiplexedConnection), Failed> {
+        let mut line = self.line.lock().await;
+        if let Some(connection) = &line.connection {
+            return Ok((line.serial, connection.clone()));
+        }
+        if Instant::now() < line.retry_at {
+            return Err(Failed {
+                error: line.error.clone(),
+                again: false,
+            });
+        }
+        match self.address.open().await {
+            Ok(connection) => {
+                line.serial += 1;
+                line.backoff.reset();
+                line.connection = Some(connection.clone());
+                Ok((line.serial, connection))
+            }
+            Err(error) => {
+                line.error = reply::fault(&error);
+                line.retry_at = Instant::now() + line.backoff.wait();
+                Err(Failed {
+                    error: line.error.clone(),
+                    again: false,
+                })
+            }
+        }
+    }
+}
+
+struct Failed {
+    error: LogError,
+    again: bool,
+}
+
+fn bound(bound: Bound<EntryId>, open: &str) -> String {
+    match bound {
+        Bound::Included(id) => id.to_string(),
+        Bound::Excluded(id) => format!("({id}"),
+        Bound::Unbounded => open.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds() {
+        let id = EntryId::new(5, 1);
+        assert_eq!(bound(Bound::Included(id), "-"), "5-1");
+        assert_eq!(bound(Bound::Excluded(id), "-"), "(5-1");
+        assert_eq!(bound(Bound::Unbounded, "+"), "+");
+    }
+}

@@ -1,0 +1,121 @@
+//! A room with a connection of its own: a blocking XREAD.
+
+use std::time::Duration;
+
+use redis::Pipeline;
+use redis::aio::MultiplexedConnection;
+use tokio::time::sleep;
+
+use super::{Context, Room, add, deliver, hand_over, patience};
+use crate::relay::entry::EntryId;
+use crate::relay::log::{LogError, Next, Read};
+use crate::store::redis::connect::{Backoff, ask};
+use crate::store::redis::reply;
+
+/// How long Redis holds a read back. Each return brings a new look at the witness, so a deleted
+/// or rewound stream is noticed within this.
+const BLOCK: Duration = Duration::from_millis(1000);
+
+/// How long an answer may take beyond that. A hung server does not end its own BLOCK.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Entries per read. At most about this many frames wait in memory for the hand-over.
+const COUNT: usize = 256;
+
+/// Tails a room for ever.
+pub(super) async fn follow(context: &Context, room: &Room) {
+    let status = context.health.watch();
+    let mut backoff = Backoff::for_connections();
+    loop {
+        let error = match context.address.open().await {
+            Ok(mut connection) => {
+                status.up();
+                stay(&mut connection, room, &mut backoff).await
+            }
+            Err(error) => reply::fault(&error),
+        };
+        tracing::debug!(room = %room.feed.room(), %error, "the tail lost its connection");
+        status.down(&error);
+        room.feed.on_error(&error);
+        sleep(backoff.wait()).await;
+    }
+}
+
+/// Tails until the connection fails.
+async fn stay(
+    connection: &mut MultiplexedConnection,
+    room: &Room,
+    backoff: &mut Backoff,
+) -> LogError {
+    // The first read doesn't wait: what happened while nobody looked is told at once.
+    let mut wait = false;
+    loop {
+        let next = room.feed.next();
+        let mut pipe = Pipeline::with_capacity(2);
+        let blocking = match next {
+            Next::Read { after } if wait => {
+                add_blocking(&mut pipe, &room.key, after);
+                Some(after)
+            }
+            _ => {
+                add(&mut pipe, &room.key, next);
+                None
+            }
+        };
+        let values = match ask(connection, &pipe, BLOCK + ANSWER).await {
+            Ok(values) => values,
+            Err(error) => return error,
+        };
+        backoff.reset();
+        let mut values = values.into_iter();
+        let handed = match blocking {
+            None => hand_over(room.feed.as_ref(), next, &mut values).map(drop),
+            Some(after) => hand_over_blocking(room, after, &mut values),
+        };
+        match handed {
+            Ok(()) => wait = !matches!(next, Next::Survey { .. }),
+            Err(error) => {
+                room.feed.on_error(&error);
+                sleep(patience(&error)).await;
+                wait = false;
+            }
+        }
+    }
+}
+
+fn add_blocking(pipe: &mut Pipeline, key: &[u8], after: EntryId) {
+    let cursor = after.to_string();
+    pipe.cmd("XREAD")
+        .arg("BLOCK")
+        .arg(BLOCK.as_millis() as u64)
+        .arg("COUNT")
+        .arg(COUNT)
+        .arg("STREAMS")
+        .arg(key)
+        .arg(&cursor);
+    if after != EntryId::ZERO {
+        // Runs once the read is done: the witness.
+        pipe.cmd("XRANGE").arg(key).arg(&cursor).arg(&cursor);
+    }
+}
+
+fn hand_over_blocking(
+    room: &Room,
+    after: EntryId,
+    values: &mut impl Iterator<Item = redis::Value>,
+) -> Result<(), LogError> {
+    let entries = reply::stream(values.next().unwrap_or_default())?;
+    let cursor_present = match values.next() {
+        Some(value) => Some(!reply::entries(value)?.is_empty()),
+        None => None,
+    };
+    deliver(
+        room.feed.as_ref(),
+        Read {
+            after,
+            cursor_present,
+            entries,
+        },
+    );
+    Ok(())
+}
