@@ -320,7 +320,7 @@ fn suffer(blows: &[Blow]) -> Result<(), String> {
             }
             Blow::Read(survey) => {
                 tail(&mut follower, &mut window, &model, *survey);
-                model.is_unread &= !survey;
+                model.is_unread &= matches!(follower.next(&window), Next::Survey { .. });
             }
             Blow::Take(which) => {
                 // A page read in the moment between a stream's replacement and its tail noticing
