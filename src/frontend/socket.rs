@@ -8,7 +8,10 @@ use std::net::Shutdown;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
 use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::relay::outlet::Wire;
@@ -53,6 +56,11 @@ impl Socket {
         }
     }
 
+    /// The socket as the relay writes to it.
+    pub(crate) fn wire(&self) -> Arc<dyn Wire> {
+        self.0.clone()
+    }
+
     /// Ends one direction, or both. That it has ended already is no error worth telling.
     pub(crate) fn shutdown(&self, how: Shutdown) {
         let _ = match &*self.0 {
@@ -62,16 +70,30 @@ impl Socket {
     }
 }
 
-impl Wire for Socket {
+impl Wire for Stream {
+    /// Asks the kernel at once. tokio's own `try_write` looks at its readiness first, which for a
+    /// thousand sockets in turn is a cache miss or two each (measured: 0.4 µs of 5.5 per delivery);
+    /// it's told only when the socket is full, so that it waits for the next room.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match &*self.0 {
-            Stream::Tcp(stream) => stream.try_write(bytes),
-            Stream::Unix(stream) => stream.try_write(bytes),
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let sent = match self {
+            Stream::Tcp(stream) => send(stream, bytes, flags),
+            Stream::Unix(stream) => send(stream, bytes, flags),
+        };
+        match sent {
+            Err(Errno::AGAIN) => {
+                let full = || Err(io::ErrorKind::WouldBlock.into());
+                match self {
+                    Stream::Tcp(stream) => stream.try_io(Interest::WRITABLE, full),
+                    Stream::Unix(stream) => stream.try_io(Interest::WRITABLE, full),
+                }
+            }
+            sent => Ok(sent?),
         }
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &*self.0 {
+        match self {
             Stream::Tcp(stream) => stream.poll_write_ready(cx),
             Stream::Unix(stream) => stream.poll_write_ready(cx),
         }

@@ -122,7 +122,7 @@ async fn serve(
     debug!(%room, ?peer, "events begin");
     let _open = state.metrics.opened(Kind::Sse);
     let drain = state.drain.register();
-    let connection = state.relay.connect(Box::new(socket.clone()), format);
+    let connection = state.relay.connect(socket.wire(), format);
     let outlet = connection.outlet().clone();
     outlet.send(Bytes::from_static(PREFACE));
 

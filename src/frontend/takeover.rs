@@ -216,7 +216,10 @@ mod tests {
             let run: Run = Box::new(move |taken| {
                 Box::pin(async move {
                     let socket = taken.socket;
-                    assert_eq!(socket.try_write(text.as_bytes()).unwrap(), text.len());
+                    assert_eq!(
+                        socket.wire().try_write(text.as_bytes()).unwrap(),
+                        text.len()
+                    );
                     // Until the client has it and ends.
                     socket.readable().await.unwrap();
                 })

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -18,9 +19,12 @@ use super::position::Position;
 pub struct Connection {
     relay: Arc<Relay>,
     outlet: Arc<Outlet>,
-    /// Rooms it's in or joins, with the join's task.
-    rooms: Arc<Mutex<Vec<(RoomName, AbortHandle)>>>,
+    rooms: Arc<Mutex<Rooms>>,
 }
+
+/// Rooms a connection is in, and those it joins, with the join's task. A handle is let go of when
+/// its task is done: it would keep the task's memory.
+type Rooms = SmallVec<[(RoomName, Option<AbortHandle>); 1]>;
 
 /// Called once when a join has its cursor, or failed. The frame it returns goes out before the
 /// room's first entry. `Ok` holds the ID to resume from even if nothing ever arrives: the room's head for a
@@ -68,15 +72,17 @@ impl Connection {
         }
         let outlet = self.outlet.clone();
         let membership = self.relay.registry().enter(&room);
-        let list = self.rooms.clone();
+        let room = membership.room().name().clone();
         let name = room.clone();
+        let list = self.rooms.clone();
         let task = tokio::spawn(async move {
             let start = membership.room().start(from, now_ms()).await;
             // Held to the end, so that a leave comes either before this or after it.
             let mut rooms = list.lock().unwrap_or_else(PoisonError::into_inner);
-            if !rooms.iter().any(|(joining, _)| *joining == name) {
+            let Some((_, task)) = rooms.iter_mut().find(|(joining, _)| *joining == name) else {
                 return;
-            }
+            };
+            *task = None;
             match start {
                 Ok(start) => {
                     let frame = joined(Ok(start.cursor.id));
@@ -90,7 +96,7 @@ impl Connection {
                 }
             }
         });
-        rooms.push((room, task.abort_handle()));
+        rooms.push((room, Some(task.abort_handle())));
         Ok(())
     }
 
@@ -100,8 +106,9 @@ impl Connection {
         let Some(index) = rooms.iter().position(|(name, _)| name == room) else {
             return false;
         };
-        let (_, task) = rooms.swap_remove(index);
-        task.abort();
+        if let (_, Some(task)) = rooms.swap_remove(index) {
+            task.abort();
+        }
         self.outlet.leave(room);
         true
     }
@@ -156,7 +163,9 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, task) in rooms.drain(..) {
-            task.abort();
+            if let Some(task) = task {
+                task.abort();
+            }
         }
         drop(rooms);
         self.outlet.abandon();

@@ -112,7 +112,7 @@ impl Relay {
     }
 
     /// A connection for a client that was let in.
-    pub fn connect(self: &Arc<Self>, wire: Box<dyn Wire>, format: &'static Format) -> Connection {
+    pub fn connect(self: &Arc<Self>, wire: Arc<dyn Wire>, format: &'static Format) -> Connection {
         let outlet = Outlet::new(
             wire,
             format,

@@ -50,7 +50,7 @@ pub trait Wire: Send + Sync + 'static {
 
 /// Where a connection's frames go out. Shared by its front end, its rooms and its publishes.
 pub struct Outlet {
-    wire: Box<dyn Wire>,
+    wire: Arc<dyn Wire>,
     format: &'static Format,
     slow_timeout: Option<Duration>,
     /// The fan-out worker that writes to it.
@@ -107,7 +107,7 @@ enum Wrote {
 
 impl Outlet {
     pub(super) fn new(
-        wire: Box<dyn Wire>,
+        wire: Arc<dyn Wire>,
         format: &'static Format,
         slow_timeout: Option<Duration>,
         worker: usize,

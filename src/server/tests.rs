@@ -75,13 +75,13 @@ async fn echo(taken: Taken, drain: Drain) {
     let socket = taken.socket;
     assert!(taken.peer.is_some());
     assert_eq!(
-        socket.try_write(&taken.read_ahead).unwrap(),
+        socket.wire().try_write(&taken.read_ahead).unwrap(),
         taken.read_ahead.len()
     );
     loop {
         tokio::select! {
             _ = slot.told() => {
-                let _ = socket.try_write(b"bye");
+                let _ = socket.wire().try_write(b"bye");
                 return;
             }
             ready = socket.readable() => ready.unwrap(),
@@ -89,7 +89,7 @@ async fn echo(taken: Taken, drain: Drain) {
         let mut buffer = [0; 64];
         match socket.try_read(&mut buffer) {
             Ok(0) => return,
-            Ok(count) => assert_eq!(socket.try_write(&buffer[..count]).unwrap(), count),
+            Ok(count) => assert_eq!(socket.wire().try_write(&buffer[..count]).unwrap(), count),
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
         }
     }

@@ -93,9 +93,7 @@ pub(super) fn run(
     debug!(?peer, %room, ?dialect, "socket opened");
     let slot = state.drain.register();
     let open = state.metrics.opened(dialect.kind());
-    let connection = state
-        .relay
-        .connect(Box::new(socket.clone()), dialect.format());
+    let connection = state.relay.connect(socket.wire(), dialect.format());
     let outlet = connection.outlet().clone();
     let now = Instant::now();
     let session = Session {
