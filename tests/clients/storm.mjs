@@ -53,6 +53,7 @@ let storming = true
 let ended = false
 /** The entry that everyone should get to; null until the test names it. */
 let finish = null
+let exact = false
 
 /** A small generator, so that a run's choices come back with its seed. */
 function mulberry32(state) {
@@ -96,22 +97,21 @@ class Client {
   }
 
   get isComplete() {
-    return finish !== null && this.cursor !== null && isAtLeast(this.cursor, finish)
+    if (finish === null || this.cursor === null) return false
+    return exact ? this.cursor === finish : isAtLeast(this.cursor, finish)
   }
 
   async run() {
     let pause = 0
     while (!ended && !this.isComplete) {
-      const before = this.connects
-      await this.visit()
       // A node that is away is tried less often, or the clients would do nothing else.
-      pause = this.connects > before ? 0 : Math.min(500, pause * 2 + 5)
+      pause = (await this.visit()) ? 0 : Math.min(500, pause * 2 + 5)
       if (pause > 0) await sleep(pause)
     }
     this.log({ event: 'done', cursor: this.cursor, complete: this.isComplete, connects: this.connects })
   }
 
-  /** One connection, from the upgrade to its end, whoever ends it. */
+  /** One connection, from the upgrade to its end. True if it was of use, or we ended it ourselves. */
   visit() {
     const base = values.url[this.nextUrl++ % values.url.length]
     const url = new URL(`/rooms/${encodeURIComponent(values.room)}`, base)
@@ -125,6 +125,7 @@ class Client {
       // Once we broke off, frames still in the buffer are another's: they count as not received,
       // and the next connection has to bring them.
       let over = false
+      let frames = 0
       const breakOff = () => {
         over = true
         // Now abruptly, now with a closing handshake that nobody waits for.
@@ -141,6 +142,7 @@ class Client {
       })
       socket.on('message', (data, isBinary) => {
         if (over) return
+        frames += 1
         this.take(isBinary ? null : data.toString())
         if (this.isComplete) breakOff()
       })
@@ -149,7 +151,7 @@ class Client {
       })
       socket.on('close', () => {
         clearTimeout(timer)
-        resolve()
+        resolve(over || frames > 0)
       })
     })
   }
@@ -197,7 +199,9 @@ const clients = Array.from({ length: number('clients') }, (_, index) => new Clie
 createInterface({ input: process.stdin })
   .on('line', (line) => {
     try {
-      finish = JSON.parse(line).finish
+      const command = JSON.parse(line)
+      finish = command.finish
+      exact = command.exact === true
     } catch {
       console.error(`storm: not a command: ${line}`)
       return
