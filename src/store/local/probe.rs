@@ -75,6 +75,11 @@ pub(super) fn process_id(addr: SocketAddr) -> Option<u32> {
 
 fn connect(addr: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = TcpStream::connect_timeout(&addr, PATIENCE)?;
+    // Where nobody listens on a port the system gives out, it may give out just that one, and the
+    // socket is connected to itself.
+    if socket.local_addr()? == addr {
+        return Err(ErrorKind::ConnectionRefused.into());
+    }
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.set_write_timeout(Some(PATIENCE))?;
     Ok(socket)
