@@ -1,4 +1,6 @@
-//! What keeps the streams: each module here implements [`crate::relay::log::Log`].
+//! What keeps the streams: each module here implements [`crate::relay::log::Log`], but for
+//! [`local`], which starts a Redis where there is none.
 
+pub mod local;
 pub mod memory;
 pub mod redis;
