@@ -195,7 +195,6 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::relay::outlet::Wire;
 
     #[test]
     fn heads_are_read_back() {

@@ -13,7 +13,6 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::drain::StopTrigger;
 use crate::frontend::{Run, Taken, Takeover};
-use crate::relay::outlet::Wire;
 
 struct Running {
     address: SocketAddr,
