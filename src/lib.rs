@@ -1,4 +1,5 @@
 //! tailcast: a realtime broadcast relay over Redis Streams.
 
 pub mod bench;
+pub mod config;
 pub mod relay;
