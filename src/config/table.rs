@@ -12,8 +12,8 @@ pub enum Kind {
     Text(&'static str),
     /// Texts between commas; the flag may be given several times.
     List(&'static str),
-    /// One of these words.
-    Choice(&'static [&'static str]),
+    /// One of the words between the bars.
+    Choice(&'static str),
     /// A whole number of at least so many.
     Count(u64),
     /// Bytes, at least so many.
@@ -47,15 +47,13 @@ impl Setting {
     }
 
     /// How its value is called in the help.
-    pub fn value_name(&self) -> String {
+    pub fn value_name(&self) -> &'static str {
         match self.kind {
-            Kind::Switch => "true|false".to_owned(),
-            Kind::Text(name) => name.to_owned(),
-            Kind::List(name) => format!("{name},…"),
-            Kind::Choice(words) => words.join("|"),
-            Kind::Count(_) => "N".to_owned(),
-            Kind::Size(_) => "SIZE".to_owned(),
-            Kind::Time(_) => "TIME".to_owned(),
+            Kind::Switch => "true|false",
+            Kind::Text(name) | Kind::List(name) | Kind::Choice(name) => name,
+            Kind::Count(_) => "N",
+            Kind::Size(_) => "SIZE",
+            Kind::Time(_) => "TIME",
         }
     }
 
@@ -80,7 +78,7 @@ const fn row(name: &'static str, default: &'static str, kind: Kind, help: &'stat
 /// Every setting, in the order of the help.
 #[rustfmt::skip]
 pub static SETTINGS: &[Setting] = &[
-    row("listen", "127.0.0.1:8080", Kind::List("ADDRESS:PORT"), "Where to take connections; port 0 lets the system pick"),
+    row("listen", "127.0.0.1:8080", Kind::List("ADDRESS:PORT,…"), "Where to take connections; port 0 lets the system pick"),
     row("redis", "redis://127.0.0.1:6379", Kind::Text("URL"), "The Redis server: redis://, rediss:// (TLS) or unix://, with user, password and database"),
     row("memory", "false", Kind::Switch, "Run one node without Redis; nothing is kept"),
     row("data-dir", "~/.local/share/tailcast", Kind::Text("DIR"), "Where a redis-server started by tailcast keeps its data; the default follows $XDG_DATA_HOME"),
@@ -89,10 +87,10 @@ pub static SETTINGS: &[Setting] = &[
     row("keep", "10000", Kind::Count(0), "Entries kept per room, about; 0 keeps all"),
     row("keep-for", "0", Kind::Time(0), "Keep entries this long, instead of --keep; 0 is off"),
     row("expire-after", "0", Kind::Time(0), "Delete rooms that nobody published to for this long; 0 is never"),
-    row("durability", "fast", Kind::Choice(&["fast", "replicated"]), "When a publish is acknowledged: once Redis has it, or once its replicas have it too"),
+    row("durability", "fast", Kind::Choice("fast|replicated"), "When a publish is acknowledged: once Redis has it, or once its replicas have it too"),
     row("replicas", "1", Kind::Count(1), "Replicas that must have an entry, with --durability replicated"),
     row("replicate-timeout", "1s", Kind::Time(1), "How long to wait for them"),
-    row("tail", "auto", Kind::Choice(&["auto", "block", "track"]), "How rooms are followed: blocking reads, client tracking, or the best of both"),
+    row("tail", "auto", Kind::Choice("auto|block|track"), "How rooms are followed: blocking reads, client tracking, or the best of both"),
     row("tail-connections", "64", Kind::Count(0), "Rooms with a blocking read of their own; the rest share one connection"),
     row("publish-timeout", "5s", Kind::Time(1), "How long a publish waits while Redis is away"),
     row("publish-queue", "10000", Kind::Count(1), "Publishes that may wait at a time"),
@@ -113,12 +111,12 @@ pub static SETTINGS: &[Setting] = &[
     row("idle-timeout", "0", Kind::Time(0), "Close sockets that sent nothing for this long; 0 is never"),
     row("ping", "25s", Kind::Time(0), "Ping sockets this often; 0 is never"),
     row("pong", "10s", Kind::Time(1), "How long a socket may take to answer a ping"),
-    row("allowed-origins", "", Kind::List("ORIGIN"), "Web pages' origins that may connect, or * for any; if empty, the same host only"),
+    row("allowed-origins", "", Kind::List("ORIGIN,…"), "Web pages' origins that may connect, or * for any; if empty, the same host only"),
     row("drain-timeout", "30s", Kind::Time(0), "How long a drain may take"),
     row("history-limit", "1000", Kind::Count(1), "Most entries in a page of history"),
     row("sse-heartbeat", "15s", Kind::Time(0), "Comment line on quiet event streams this often; 0 is never"),
     row("log", "info", Kind::Text("FILTER"), "What to log: error, warn, info, debug, trace, or a filter such as info,tailcast::store=debug"),
-    row("log-format", "text", Kind::Choice(&["text", "json"]), "How log lines look"),
+    row("log-format", "text", Kind::Choice("text|json"), "How log lines look"),
 ];
 
 /// The setting of that name.
