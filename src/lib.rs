@@ -1,4 +1,9 @@
 //! tailcast: a realtime broadcast relay over Redis Streams.
+//!
+//! A room is one Redis stream; every node tails the streams of the rooms its sockets are in and
+//! rebroadcasts each entry to them; a subscriber is a cursor. In reading order: [`relay`] is the
+//! relay itself, [`store`] keeps the streams, [`frontend`] and [`api`] speak with clients, and
+//! [`node`] puts a whole node together from a [`config::Config`].
 
 pub mod relay;
 pub mod store;
@@ -8,6 +13,9 @@ pub mod frontend;
 pub mod ops;
 
 pub mod bench;
+pub mod cli;
+pub mod config;
 pub mod drain;
 pub mod metrics;
+pub mod node;
 pub mod server;

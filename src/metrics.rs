@@ -36,11 +36,6 @@ struct StatusLabel {
     status: &'static str,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabel {
-    outcome: &'static str,
-}
-
 /// A node's metrics. Clones count into the same.
 #[derive(Clone)]
 pub struct Metrics {
@@ -48,7 +43,6 @@ pub struct Metrics {
     sockets: Family<KindLabel, Gauge>,
     closes: Family<CloseLabel, Counter>,
     requests: Family<StatusLabel, Counter>,
-    publishes: Family<OutcomeLabel, Counter>,
     pub(crate) accept_errors: Counter,
     pub(crate) turned_away: Counter,
     pub(crate) connections: Gauge,
@@ -61,7 +55,6 @@ impl Default for Metrics {
             sockets: Family::default(),
             closes: Family::default(),
             requests: Family::default(),
-            publishes: Family::default(),
             accept_errors: Counter::default(),
             turned_away: Counter::default(),
             connections: Gauge::default(),
@@ -81,11 +74,6 @@ impl Default for Metrics {
                 "http_requests",
                 "HTTP requests answered, by class of status",
                 metrics.requests.clone(),
-            );
-            registry.register(
-                "publishes",
-                "Publishes by outcome",
-                metrics.publishes.clone(),
             );
             registry.register(
                 "accept_errors",
@@ -151,13 +139,6 @@ impl Metrics {
         };
         self.requests.get_or_create(&StatusLabel { status }).inc();
     }
-
-    /// Counts a publish: `stored`, `unknown`, or the code of the refusal.
-    pub(crate) fn published(&self, outcome: &'static str) {
-        self.publishes
-            .get_or_create(&OutcomeLabel { outcome })
-            .inc();
-    }
 }
 
 impl fmt::Debug for Metrics {
@@ -188,13 +169,11 @@ mod tests {
         drop(gone);
         metrics.closed(1012);
         metrics.answered(201);
-        metrics.published("stored");
         let text = metrics.text().unwrap();
         for line in [
             "tailcast_sockets{kind=\"sse\"} 1",
             "tailcast_closes_total{code=\"1012\"} 1",
             "tailcast_http_requests_total{status=\"2xx\"} 1",
-            "tailcast_publishes_total{outcome=\"stored\"} 1",
             "tailcast_turned_away_total 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} in {text}");

@@ -8,8 +8,18 @@ use axum::response::{IntoResponse, Response};
 
 use crate::frontend::{ApiError, FrontendState};
 
+mod relay;
+
 /// What prometheus-client writes.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Adds the relay's numbers to the metrics page.
+pub fn register(state: &FrontendState) {
+    let collector = Box::new(relay::RelayCollector(state.relay.clone()));
+    state
+        .metrics
+        .register(|registry| registry.register_collector(collector));
+}
 
 /// `GET /health/live`: this process answers.
 pub(crate) async fn live() -> Response {

@@ -49,15 +49,8 @@ pub(crate) async fn publish(
         Box::new([(Bytes::from_static(b"message"), body)])
     };
     match state.relay.publish(&room, fields, key).await {
-        Ok(id) => {
-            state.metrics.published("stored");
-            Ok(created(&room, id))
-        }
-        Err(error) => {
-            let error = refusal(&error);
-            state.metrics.published(error.code);
-            Err(error)
-        }
+        Ok(id) => Ok(created(&room, id)),
+        Err(error) => Err(refusal(&error)),
     }
 }
 

@@ -24,7 +24,7 @@ use crate::relay::entry::{Entry, RoomName};
 use crate::relay::log::{Append, Feed, Log, LogError, Range, StreamState, TailGuard};
 
 pub use connect::ConnectError;
-pub use probe::{Probe, probe};
+pub use probe::{Probe, ProbeError, probe};
 
 /// How a stream is trimmed as it grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -48,6 +48,13 @@ pub enum ProbeError {
     Log(#[from] LogError),
 }
 
+impl ProbeError {
+    /// Whether it's a matter of user and password, which don't come right by themselves.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, ProbeError::Log(LogError::Denied(_)))
+    }
+}
+
 /// Asks a Redis about itself.
 pub async fn probe(url: &str) -> Result<Probe, ProbeError> {
     let address = Address::parse(url)?;

@@ -1,0 +1,113 @@
+//! A client's side of a JSON socket, for the commands that talk to a running node.
+
+use std::time::Duration;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use crate::relay::entry::RoomName;
+
+/// A socket to a node.
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// How long a node may take to take a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What RFC 3986 leaves as it is.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Another try may help.
+    Retry(String),
+    /// It won't.
+    Final(String),
+}
+
+/// Reads `--url`: where the node is.
+pub(super) fn base(text: &str) -> Result<String, String> {
+    let rest = text
+        .strip_prefix("ws://")
+        .or_else(|| text.strip_prefix("http://"));
+    match rest {
+        Some(rest) if !rest.is_empty() && !rest.contains(['?', '#', ' ']) => {
+            Ok(format!("ws://{}", rest.trim_end_matches('/')))
+        }
+        _ => Err("write it as in ws://127.0.0.1:8080 (this client speaks no TLS)".to_owned()),
+    }
+}
+
+/// The address of a JSON socket in a room.
+pub(super) fn address(base: &str, room: &RoomName, from: &str) -> String {
+    let room = utf8_percent_encode(room.as_str(), UNRESERVED);
+    let from = utf8_percent_encode(from, UNRESERVED);
+    format!("{base}/rooms/{room}?format=json&from={from}")
+}
+
+/// Connects.
+pub(super) async fn connect(address: &str) -> Result<Socket, Failure> {
+    match tokio::time::timeout(CONNECT_TIMEOUT, connect_async(address)).await {
+        Ok(Ok((socket, _))) => Ok(socket),
+        Ok(Err(Error::Http(response))) => {
+            let status = response.status();
+            let said = response.body().as_deref().and_then(sentence);
+            let what = format!("the node answered {status}: {}", said.unwrap_or_default());
+            let what = what.trim_end_matches([':', ' ']).to_owned();
+            if status.is_server_error() || status.as_u16() == 429 {
+                Err(Failure::Retry(what))
+            } else {
+                Err(Failure::Final(what))
+            }
+        }
+        Ok(Err(error @ (Error::Url(_) | Error::HttpFormat(_)))) => {
+            Err(Failure::Final(format!("{error}; see --url")))
+        }
+        Ok(Err(error)) => Err(Failure::Retry(error.to_string())),
+        Err(_) => Err(Failure::Retry("no answer in time".to_owned())),
+    }
+}
+
+/// The sentence in an error's body.
+fn sentence(body: &[u8]) -> Option<String> {
+    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+    Some(body["error"]["message"].as_str()?.to_owned())
+}
+
+/// How long to wait before the next try: twice as long each time, up to 5 s, and never when others do.
+pub(super) fn backoff(failures: u32) -> Duration {
+    let most = Duration::from_millis(100 << failures.min(6)).min(Duration::from_secs(5));
+    most.mul_f64(rand::random_range(0.5..1.0))
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let room = RoomName::parse("a/b ü?").expect("a room");
+        let base = base("http://h:1/").expect("a URL");
+        assert_eq!(
+            address(&base, &room, "last:5"),
+            "ws://h:1/rooms/a%2Fb%20%C3%BC%3F?format=json&from=last%3A5"
+        );
+        for bad in ["h:1", "wss://h", "ws://", "ws://h?x"] {
+            assert!(super::base(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn backoff_grows_to_a_limit() {
+        assert!(backoff(0) <= Duration::from_millis(100));
+        assert!(backoff(1_000) <= Duration::from_secs(5));
+        assert!(backoff(1_000) >= Duration::from_millis(2_500));
+    }
+}

@@ -1,0 +1,243 @@
+//! `tailcast publish`: one entry through a running node, stored once however often it's sent.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
+use tokio::time::{Instant, timeout_at};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::client::{self, Failure};
+use crate::relay::entry::RoomName;
+
+/// How long lost connections are made up for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// `tailcast publish`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PublishArgs {
+    /// The room
+    #[arg(value_parser = RoomName::parse)]
+    pub room: RoomName,
+
+    /// The message; - reads it from standard input, without the newline at its end
+    #[arg(required_unless_present = "field", allow_hyphen_values = true)]
+    pub message: Option<String>,
+
+    /// A field of the entry; several make several. A message is the field named so
+    #[arg(long, value_name = "NAME=VALUE", value_parser = field)]
+    pub field: Vec<(String, String)>,
+
+    /// Idempotency key: repeats under the same key are stored once [default: a random one]
+    #[arg(long)]
+    pub key: Option<String>,
+
+    /// The node
+    #[arg(long, default_value = "ws://127.0.0.1:8080", value_parser = client::base)]
+    pub url: String,
+}
+
+fn field(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write it as NAME=VALUE".to_owned()),
+    }
+}
+
+/// How a try ended without an ID.
+enum Miss {
+    /// No answer came.
+    Lost(String),
+    /// The node said no, or can't.
+    Refused(String),
+}
+
+/// Publishes, and prints the ID.
+pub async fn run(args: PublishArgs) -> Result<()> {
+    let address = client::address(&args.url, &args.room, "now");
+    let request = request(args)?;
+    let deadline = Instant::now() + PATIENCE;
+    let mut sent = false;
+    for failures in 0.. {
+        let lost = match attempt(&address, &request, deadline, &mut sent).await {
+            Ok(id) => {
+                writeln!(std::io::stdout(), "{id}")?;
+                return Ok(());
+            }
+            Err(Miss::Refused(why)) => bail!("{why}"),
+            Err(Miss::Lost(why)) => why,
+        };
+        let pause = client::backoff(failures);
+        if Instant::now() + pause >= deadline {
+            let outcome = if sent {
+                "it may still have been stored"
+            } else {
+                "it is not stored"
+            };
+            bail!("{lost}; {outcome}");
+        }
+        tokio::time::sleep(pause).await;
+    }
+    Ok(())
+}
+
+/// The frame to send. It's the same on every try, key included.
+fn request(args: PublishArgs) -> Result<String> {
+    let message = match args.message {
+        Some(dash) if dash == "-" => Some(standard_input()?),
+        other => other,
+    };
+    let mut fields: Vec<(String, String)> = Vec::new();
+    let message = message.map(|message| ("message".to_owned(), message));
+    for (name, value) in message.into_iter().chain(args.field) {
+        ensure!(
+            fields.iter().all(|(other, _)| *other != name),
+            "the field {name} is there twice; leave one out"
+        );
+        fields.push((name, value));
+    }
+    let key = args
+        .key
+        .unwrap_or_else(|| format!("{:032x}", rand::random::<u128>()));
+    // By hand, as the fields' order counts and a JSON map of serde's would sort them.
+    let quote = |text: &str| Value::from(text).to_string();
+    let fields: Vec<String> = fields
+        .iter()
+        .map(|(name, value)| format!("{}:{}", quote(name), quote(value)))
+        .collect();
+    Ok(format!(
+        "{{\"type\":\"publish\",\"ref\":\"1\",\"key\":{},\"fields\":{{{}}}}}",
+        quote(&key),
+        fields.join(",")
+    ))
+}
+
+fn standard_input() -> Result<String> {
+    let mut bytes = Vec::new();
+    std::io::stdin()
+        .read_to_end(&mut bytes)
+        .context("standard input")?;
+    let mut text = String::from_utf8(bytes)
+        .context("standard input is not UTF-8; publish bytes with POST /rooms/{room} instead")?;
+    if text.ends_with('\n') {
+        text.pop();
+    }
+    Ok(text)
+}
+
+async fn attempt(
+    address: &str,
+    request: &str,
+    deadline: Instant,
+    sent: &mut bool,
+) -> Result<String, Miss> {
+    let exchange = async {
+        let mut socket = match client::connect(address).await {
+            Ok(socket) => socket,
+            Err(Failure::Retry(why)) => return Err(Miss::Lost(why)),
+            Err(Failure::Final(why)) => return Err(Miss::Refused(why)),
+        };
+        *sent = true;
+        let lost = |error: tokio_tungstenite::tungstenite::Error| Miss::Lost(error.to_string());
+        socket.send(Message::text(request)).await.map_err(lost)?;
+        while let Some(message) = socket.next().await {
+            match message.map_err(lost)? {
+                Message::Text(text) => {
+                    if let Some(outcome) = answer(&text) {
+                        // It's answered; how the connection ends changes nothing.
+                        let _ = socket.close(None).await;
+                        return outcome.map_err(Miss::Refused);
+                    }
+                }
+                Message::Close(Some(frame)) => {
+                    let code = u16::from(frame.code);
+                    let what = format!("the node closed the connection: {code} {}", frame.reason);
+                    let again = !matches!(code, 1002 | 1003 | 1007..=1010 | 4400);
+                    return Err(if again {
+                        Miss::Lost(what)
+                    } else {
+                        Miss::Refused(what)
+                    });
+                }
+                _ => {}
+            }
+        }
+        Err(Miss::Lost("the connection ended".to_owned()))
+    };
+    let outcome = timeout_at(deadline, exchange).await;
+    outcome.unwrap_or_else(|_| Err(Miss::Lost("no answer in time".to_owned())))
+}
+
+/// The ID or the refusal, if the frame is the answer.
+fn answer(text: &str) -> Option<Result<String, String>> {
+    let frame: Value = serde_json::from_str(text).ok()?;
+    let ours = frame["ref"] == "1";
+    match frame["type"].as_str()? {
+        "ack" if ours => Some(Ok(frame["id"].as_str()?.to_owned())),
+        // An error without a ref can only be about the one frame there was, or the room.
+        "error" if ours || frame["ref"].is_null() => {
+            let code = frame["code"].as_str().unwrap_or("error");
+            let message = frame["message"].as_str().unwrap_or_default();
+            Some(Err(format!("{code}: {message}")))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests() {
+        let args = PublishArgs {
+            room: RoomName::parse("r").expect("a room"),
+            message: Some("h\"i".to_owned()),
+            field: vec![
+                ("b".to_owned(), "1".to_owned()),
+                ("a".to_owned(), "2".to_owned()),
+            ],
+            key: Some("k".to_owned()),
+            url: String::new(),
+        };
+        assert_eq!(
+            request(args.clone()).ok().as_deref(),
+            Some(
+                r#"{"type":"publish","ref":"1","key":"k","fields":{"message":"h\"i","b":"1","a":"2"}}"#
+            )
+        );
+        let twice = PublishArgs {
+            field: vec![("message".to_owned(), String::new())],
+            ..args
+        };
+        assert!(request(twice).is_err());
+    }
+
+    #[test]
+    fn answers() {
+        let check = |text: &str, want: Option<Result<&str, &str>>| {
+            let got = answer(text);
+            let got = got
+                .as_ref()
+                .map(|got| got.as_deref().map_err(String::as_str));
+            assert_eq!(got, want, "{text}");
+        };
+        check(r#"{"type":"joined","room":"r","head":"0-0"}"#, None);
+        check(
+            r#"{"type":"ack","ref":"1","room":"r","id":"5-0"}"#,
+            Some(Ok("5-0")),
+        );
+        check(
+            r#"{"type":"error","ref":"1","code":"c","message":"m"}"#,
+            Some(Err("c: m")),
+        );
+        check(
+            r#"{"type":"error","ref":"2","code":"c","message":"m"}"#,
+            None,
+        );
+        check("junk", None);
+    }
+}

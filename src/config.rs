@@ -1,0 +1,449 @@
+//! Flags, environment and a file become one validated [`Config`].
+//!
+//! One table (`table.rs`) names every setting; `origin.rs` finds what was said about each; this file
+//! turns the texts into typed values. All that is wrong is reported at once, a line each.
+
+pub mod origin;
+pub mod table;
+pub mod value;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use redis::IntoConnectionInfo;
+use tracing_subscriber::EnvFilter;
+
+use self::origin::{Found, Sources};
+use self::table::{Kind, Setting};
+use crate::relay::entry::{RESERVED_PREFIX, RoomName};
+
+/// When a publish is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Once Redis has it.
+    Fast,
+    /// Once its replicas have it too.
+    Replicated,
+}
+
+/// How rooms are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TailMode {
+    /// Blocking reads while `tail_connections` lasts, client tracking beyond.
+    Auto,
+    /// Blocking reads only.
+    Block,
+    /// Client tracking only.
+    Track,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// An object per line.
+    Json,
+}
+
+/// A Redis URL; printed without its password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisUrl(String);
+
+impl RedisUrl {
+    /// The URL as given, password included.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&value::mask(&self.0))
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The settings, checked. A field is the flag of that name; `None` is never, or no limit.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to take connections.
+    pub listen: Vec<SocketAddr>,
+    /// The Redis server.
+    pub redis: RedisUrl,
+    /// Whether somebody named it; only an unnamed one may be started by tailcast.
+    pub redis_given: bool,
+    /// One node without Redis.
+    pub memory: bool,
+    /// Where a redis-server started by tailcast keeps its data.
+    pub data_dir: PathBuf,
+    /// Put before room names to make keys.
+    pub key_prefix: String,
+    /// Room of sockets that name none.
+    pub default_room: RoomName,
+    /// Entries kept per room; `None` with `keep_for`, too.
+    pub keep: Option<u64>,
+    /// How long entries are kept.
+    pub keep_for: Option<Duration>,
+    /// Rooms nobody published to for this long go.
+    pub expire_after: Option<Duration>,
+    /// When a publish is acknowledged.
+    pub durability: Durability,
+    /// Replicas that must have an entry.
+    pub replicas: u32,
+    /// How long to wait for them.
+    pub replicate_timeout: Duration,
+    /// How rooms are followed.
+    pub tail: TailMode,
+    /// Rooms with a blocking read of their own.
+    pub tail_connections: usize,
+    /// How long a publish waits.
+    pub publish_timeout: Duration,
+    /// Publishes that may wait.
+    pub publish_queue: usize,
+    /// Bytes of them.
+    pub publish_queue_bytes: usize,
+    /// How long idempotency keys are known.
+    pub idempotency_window: Duration,
+    /// Recent entries per room in memory.
+    pub window_entries: usize,
+    /// Bytes of them.
+    pub window_bytes: usize,
+    /// Bytes of them, all rooms together.
+    pub window_total: usize,
+    /// How long a room is followed without subscribers.
+    pub linger: Duration,
+    /// How long a write may get nowhere.
+    pub slow_timeout: Option<Duration>,
+    /// Largest frame or body taken in.
+    pub max_frame: usize,
+    /// Most fields per entry.
+    pub max_fields: usize,
+    /// Most rooms per socket.
+    pub max_rooms: usize,
+    /// Most sockets; `None` goes by the open-file limit.
+    pub max_sockets: Option<usize>,
+    /// Publishes on their way per socket.
+    pub max_in_flight: usize,
+    /// Inbound frames per second and socket.
+    pub rate: Option<u32>,
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
+    /// How long a socket may be silent.
+    pub idle_timeout: Option<Duration>,
+    /// How often sockets are pinged.
+    pub ping: Option<Duration>,
+    /// How long an answer may take.
+    pub pong: Duration,
+    /// Origins that may connect, lower case; `*` is any, none at all is the same host.
+    pub allowed_origins: Vec<String>,
+    /// How long a drain may take.
+    pub drain_timeout: Duration,
+    /// Most entries in a page of history.
+    pub history_limit: usize,
+    /// Heartbeat of quiet event streams.
+    pub sse_heartbeat: Option<Duration>,
+    /// Filter of the log, as `EnvFilter` takes it.
+    pub log: String,
+    /// How log lines look.
+    pub log_format: LogFormat,
+}
+
+/// All that is wrong with the settings, a line each.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigErrors(pub Vec<String>);
+
+/// Finds and checks every setting. The second half is what `tailcast config` prints.
+pub fn load(sources: &Sources<'_>) -> Result<(Config, Vec<Found>), ConfigErrors> {
+    let (mut found, errors) = sources.read();
+    let home = (sources.environment)("HOME").and_then(|home| home.into_string().ok());
+    let config = Reader {
+        found: &found,
+        errors,
+    }
+    .config(home.as_deref())?;
+    // The default of --keep steps back behind --keep-for, and what is printed has to say so.
+    if config.keep.is_none() {
+        for row in found.iter_mut().filter(|row| row.setting.name == "keep") {
+            row.text = "0".to_owned();
+        }
+    }
+    Ok((config, found))
+}
+
+/// Reads typed values and gathers what is wrong with them.
+struct Reader<'a> {
+    found: &'a [Found],
+    errors: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn found(&self, name: &str) -> Option<&Found> {
+        self.found.iter().find(|found| found.setting.name == name)
+    }
+
+    fn given(&self, name: &str) -> bool {
+        self.found(name).is_some_and(Found::given)
+    }
+
+    fn complain(&mut self, name: &str, what: &str) {
+        let line = match self.found(name) {
+            Some(found) => found.complaint(what),
+            None => format!("--{name} {what}"),
+        };
+        self.errors.push(line);
+    }
+
+    /// The value, or its type's default and an error noted.
+    fn read<T: Default>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(&str, &Setting) -> Result<T, String>,
+    ) -> T {
+        let parsed = match self.found(name) {
+            Some(found) => parse(&found.text, found.setting),
+            None => Err("is missing from the table of settings".to_owned()),
+        };
+        parsed.unwrap_or_else(|what| {
+            self.complain(name, &what);
+            T::default()
+        })
+    }
+
+    fn time(&mut self, name: &str) -> Duration {
+        self.read(name, |text, setting| {
+            let time = value::time(text)?;
+            match setting.kind {
+                Kind::Time(least) if time < Duration::from_millis(least) => Err(format!(
+                    "is too short; write a time above 0, as in {}",
+                    setting.default
+                )),
+                _ => Ok(time),
+            }
+        })
+    }
+
+    fn time_or_never(&mut self, name: &str) -> Option<Duration> {
+        Some(self.time(name)).filter(|time| !time.is_zero())
+    }
+
+    fn number<T: TryFrom<u64> + Default>(&mut self, name: &str) -> T {
+        self.read(name, |text, setting| {
+            let (number, least) = match setting.kind {
+                Kind::Size(least) => (value::size(text)?, least),
+                Kind::Count(least) => (value::count(text)?, least),
+                _ => return Err("is no number".to_owned()),
+            };
+            if number < least {
+                return Err(format!("is too small; write {least} or more"));
+            }
+            T::try_from(number).map_err(|_| "is too large; write a smaller number".to_owned())
+        })
+    }
+
+    /// One of the words, as what stands beside it.
+    fn choice<T: Copy>(&mut self, name: &str, of: &[(&str, T)], otherwise: T) -> T {
+        let chosen = self.read(name, |text, _| {
+            match of.iter().find(|(word, _)| *word == text) {
+                Some((_, choice)) => Ok(Some(*choice)),
+                None => {
+                    let words: Vec<&str> = of.iter().map(|(word, _)| *word).collect();
+                    Err(format!("is unknown; write one of {}", words.join(", ")))
+                }
+            }
+        });
+        chosen.unwrap_or(otherwise)
+    }
+
+    fn config(mut self, home: Option<&str>) -> Result<Config, ConfigErrors> {
+        let default_room = self.read("default-room", |text, _| {
+            let room = RoomName::parse(text);
+            room.map(Some)
+                .map_err(|error| format!("is no room name: {error}; write another"))
+        });
+        let keep_for = self.time_or_never("keep-for");
+        let keep = Some(self.number::<u64>("keep")).filter(|keep| *keep > 0);
+        if keep_for.is_some() && keep.is_some() && self.given("keep") {
+            self.complain("keep", "and --keep-for exclude each other; leave one out");
+        }
+        // A stand-in, so that the rest is checked even if the room's name is bad.
+        let default_room = default_room.or_else(|| RoomName::parse("mystream").ok());
+        let Some(default_room) = default_room else {
+            return Err(ConfigErrors(self.errors));
+        };
+        let config = Config {
+            listen: self.read("listen", |text, _| value::addresses(text)),
+            redis: RedisUrl(self.read("redis", redis_url)),
+            redis_given: self.given("redis"),
+            memory: self.read("memory", |text, _| value::switch(text)),
+            data_dir: self.read("data-dir", |text, _| directory(text, home)),
+            key_prefix: self.read("key-prefix", key_prefix),
+            default_room,
+            keep: keep.filter(|_| keep_for.is_none()),
+            keep_for,
+            expire_after: self.time_or_never("expire-after"),
+            durability: self.choice(
+                "durability",
+                &[
+                    ("fast", Durability::Fast),
+                    ("replicated", Durability::Replicated),
+                ],
+                Durability::Fast,
+            ),
+            replicas: self.number("replicas"),
+            replicate_timeout: self.time("replicate-timeout"),
+            tail: self.choice(
+                "tail",
+                &[
+                    ("auto", TailMode::Auto),
+                    ("block", TailMode::Block),
+                    ("track", TailMode::Track),
+                ],
+                TailMode::Auto,
+            ),
+            tail_connections: self.number("tail-connections"),
+            publish_timeout: self.time("publish-timeout"),
+            publish_queue: self.number("publish-queue"),
+            publish_queue_bytes: self.number("publish-queue-bytes"),
+            idempotency_window: self.time("idempotency-window"),
+            window_entries: self.number("window-entries"),
+            window_bytes: self.number("window-bytes"),
+            window_total: self.number("window-total"),
+            linger: self.time("linger"),
+            slow_timeout: self.time_or_never("slow-timeout"),
+            max_frame: self.number("max-frame"),
+            max_fields: self.number("max-fields"),
+            max_rooms: self.number("max-rooms"),
+            max_sockets: Some(self.number("max-sockets")).filter(|most| *most > 0),
+            max_in_flight: self.number("max-in-flight"),
+            rate: Some(self.number("rate")).filter(|most| *most > 0),
+            handshake_timeout: self.time("handshake-timeout"),
+            idle_timeout: self.time_or_never("idle-timeout"),
+            ping: self.time_or_never("ping"),
+            pong: self.time("pong"),
+            allowed_origins: self.read("allowed-origins", |text, _| value::origins(text)),
+            drain_timeout: self.time("drain-timeout"),
+            history_limit: self.number("history-limit"),
+            sse_heartbeat: self.time_or_never("sse-heartbeat"),
+            log: self.read("log", log_filter),
+            log_format: self.choice(
+                "log-format",
+                &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+                LogFormat::Text,
+            ),
+        };
+        self.together(&config);
+        if self.errors.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigErrors(self.errors))
+        }
+    }
+
+    /// What only several settings together can get wrong.
+    fn together(&mut self, config: &Config) {
+        // With single values wrong already, their stand-ins would give errors nobody made.
+        if !self.errors.is_empty() {
+            return;
+        }
+        if config.memory && config.redis_given {
+            self.complain("redis", "and --memory exclude each other; leave one out");
+        }
+        if config.memory && config.durability == Durability::Replicated {
+            self.complain(
+                "durability",
+                "needs Redis; leave it out, or leave out --memory",
+            );
+        }
+        if config.tail == TailMode::Block && config.tail_connections == 0 {
+            self.complain(
+                "tail-connections",
+                "leaves --tail block no connection; write 1 or more",
+            );
+        }
+        if config.window_bytes > config.window_total {
+            self.complain(
+                "window-bytes",
+                "is more than --window-total; lower it, or raise that",
+            );
+        }
+        if config.max_frame > config.publish_queue_bytes {
+            self.complain(
+                "max-frame",
+                "is more than --publish-queue-bytes; lower it, or raise that",
+            );
+        }
+    }
+}
+
+fn redis_url(text: &str, _: &Setting) -> Result<String, String> {
+    const HOW: &str = "write it as in redis://user:password@host:6379/0, rediss://host, or unix:///path/to/socket";
+    if !text.contains("://") {
+        return Err(format!("is no URL; {HOW}"));
+    }
+    match text.into_connection_info() {
+        Ok(_) => Ok(text.to_owned()),
+        // The crate's own text may quote the URL, password and all.
+        Err(_) => Err(format!("is no Redis URL; {HOW}")),
+    }
+}
+
+/// Takes `~/`, which no shell expands in a file or behind a flag's equals sign.
+fn directory(text: &str, home: Option<&str>) -> Result<PathBuf, String> {
+    match (text.strip_prefix("~/"), home) {
+        (Some(rest), Some(home)) if !home.is_empty() => Ok(PathBuf::from(home).join(rest)),
+        // Nobody asked for this place; only a started redis-server needs one at all.
+        (Some(_), _) => Ok(PathBuf::from("tailcast-data")),
+        (None, _) if text.is_empty() => Err("is empty; write a directory".to_owned()),
+        (None, _) => Ok(PathBuf::from(text)),
+    }
+}
+
+fn key_prefix(text: &str, _: &Setting) -> Result<String, String> {
+    if text.chars().any(char::is_control) {
+        return Err("has control characters; write it without".to_owned());
+    }
+    // "tail" and a room "cast:x" would make a key of ours, too.
+    let ours = text.starts_with(RESERVED_PREFIX) || RESERVED_PREFIX.starts_with(text);
+    if ours && !text.is_empty() {
+        return Err(format!(
+            "makes keys that start with {RESERVED_PREFIX}, which are tailcast's own; write another, as in rooms:"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+fn log_filter(text: &str, _: &Setting) -> Result<String, String> {
+    // EnvFilter takes a lone misspelt level for a target's name, and logs nothing.
+    let level = |word: &str| {
+        ["off", "error", "warn", "info", "debug", "trace"]
+            .iter()
+            .any(|level| level.eq_ignore_ascii_case(word))
+    };
+    let known = value::list(text).all(|part| part.contains(['=', '[']) || level(part));
+    match EnvFilter::try_new(text) {
+        Ok(_) if known && !text.trim().is_empty() => Ok(text.to_owned()),
+        _ => Err("is no filter; write error, warn, info, debug or trace, or parts as in info,tailcast=debug".to_owned()),
+    }
+}
+
+/// Prints settings as `tailcast config` does: TOML, each with its origin behind it.
+pub fn print(found: &[Found]) -> String {
+    let mut text = String::new();
+    for row in found {
+        text.push_str(&format!("{row}\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests;

@@ -1,0 +1,180 @@
+//! The table of settings: each row is a flag, an environment variable, a key of the file, a default
+//! and a help text at once.
+
+use super::value;
+
+/// What a setting's text means, and the least it may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// On or off.
+    Switch,
+    /// Any text that its own reader takes; the text names it in the help.
+    Text(&'static str),
+    /// Texts between commas; the flag may be given several times.
+    List(&'static str),
+    /// One of the words between the bars.
+    Choice(&'static str),
+    /// A whole number of at least so many.
+    Count(u64),
+    /// Bytes, at least so many.
+    Size(u64),
+    /// A time of at least so many milliseconds.
+    Time(u64),
+}
+
+/// One setting.
+#[derive(Debug)]
+pub struct Setting {
+    /// Name of the flag and of the key in the file.
+    pub name: &'static str,
+    /// What holds if nobody says anything.
+    pub default: &'static str,
+    /// One line for `--help`.
+    pub help: &'static str,
+    /// What its text means.
+    pub kind: Kind,
+}
+
+impl Setting {
+    /// Its environment variable.
+    pub fn variable(&self) -> String {
+        let mut name = String::from("TAILCAST_");
+        name.extend(self.name.chars().map(|c| match c {
+            '-' => '_',
+            other => other.to_ascii_uppercase(),
+        }));
+        name
+    }
+
+    /// How its value is called in the help.
+    pub fn value_name(&self) -> &'static str {
+        match self.kind {
+            Kind::Switch => "true|false",
+            Kind::Text(name) | Kind::List(name) | Kind::Choice(name) => name,
+            Kind::Count(_) => "N",
+            Kind::Size(_) => "SIZE",
+            Kind::Time(_) => "TIME",
+        }
+    }
+
+    /// The text as it may be printed.
+    pub fn printable(&self, text: &str) -> String {
+        match self.name {
+            "redis" => value::mask(text),
+            _ => text.to_owned(),
+        }
+    }
+}
+
+const fn row(name: &'static str, default: &'static str, kind: Kind, help: &'static str) -> Setting {
+    Setting {
+        name,
+        default,
+        help,
+        kind,
+    }
+}
+
+/// Every setting, in the order of the help.
+#[rustfmt::skip]
+pub static SETTINGS: &[Setting] = &[
+    row("listen", "127.0.0.1:8080", Kind::List("ADDRESS:PORT,…"), "Where to take connections; port 0 lets the system pick"),
+    row("redis", "redis://127.0.0.1:6379", Kind::Text("URL"), "The Redis server: redis://, rediss:// (TLS) or unix://, with user, password and database"),
+    row("memory", "false", Kind::Switch, "Run one node without Redis; nothing is kept"),
+    row("data-dir", "~/.local/share/tailcast", Kind::Text("DIR"), "Where a redis-server started by tailcast keeps its data; the default follows $XDG_DATA_HOME"),
+    row("key-prefix", "", Kind::Text("TEXT"), "Put before a room's name to make its key in Redis"),
+    row("default-room", "mystream", Kind::Text("ROOM"), "Room of sockets that name none"),
+    row("keep", "10000", Kind::Count(0), "Entries kept per room, about; 0 keeps all"),
+    row("keep-for", "0", Kind::Time(0), "Keep entries this long, instead of --keep; 0 is off"),
+    row("expire-after", "0", Kind::Time(0), "Delete rooms that nobody published to for this long; 0 is never"),
+    row("durability", "fast", Kind::Choice("fast|replicated"), "When a publish is acknowledged: once Redis has it, or once its replicas have it too"),
+    row("replicas", "1", Kind::Count(1), "Replicas that must have an entry, with --durability replicated"),
+    row("replicate-timeout", "1s", Kind::Time(1), "How long to wait for them"),
+    row("tail", "auto", Kind::Choice("auto|block|track"), "How rooms are followed: blocking reads, client tracking, or the best of both"),
+    row("tail-connections", "64", Kind::Count(0), "Rooms with a blocking read of their own; the rest share one connection"),
+    row("publish-timeout", "5s", Kind::Time(1), "How long a publish waits while Redis is away"),
+    row("publish-queue", "10000", Kind::Count(1), "Publishes that may wait at a time"),
+    row("publish-queue-bytes", "16MiB", Kind::Size(1), "Bytes of publishes that may wait at a time"),
+    row("idempotency-window", "5m", Kind::Time(1), "How long repeats of an idempotency key are stored once"),
+    row("window-entries", "1000", Kind::Count(1), "Recent entries per room held in memory"),
+    row("window-bytes", "1MiB", Kind::Size(1), "Bytes of recent entries per room held in memory"),
+    row("window-total", "256MiB", Kind::Size(1), "The same for all rooms together"),
+    row("linger", "30s", Kind::Time(0), "How long a room is followed once its last subscriber left"),
+    row("slow-timeout", "60s", Kind::Time(0), "Close a socket whose pending write got nowhere for this long; 0 is never"),
+    row("max-frame", "64KiB", Kind::Size(1), "Largest frame or request body taken in"),
+    row("max-fields", "64", Kind::Count(1), "Most fields in a published entry"),
+    row("max-rooms", "128", Kind::Count(1), "Most rooms a socket may be in"),
+    row("max-sockets", "0", Kind::Count(0), "Most sockets at a time; 0 goes by the open-file limit"),
+    row("max-in-flight", "64", Kind::Count(1), "Publishes of one socket on their way at a time"),
+    row("rate", "200", Kind::Count(0), "Frames a socket may send per second; 0 is no limit"),
+    row("handshake-timeout", "5s", Kind::Time(1), "How long a connection may take to say what it wants"),
+    row("idle-timeout", "0", Kind::Time(0), "Close sockets that sent nothing for this long; 0 is never"),
+    row("ping", "25s", Kind::Time(0), "Ping sockets this often; 0 is never"),
+    row("pong", "10s", Kind::Time(1), "How long a socket may take to answer a ping"),
+    row("allowed-origins", "", Kind::List("ORIGIN,…"), "Web pages' origins that may connect, or * for any; if empty, the same host only"),
+    row("drain-timeout", "30s", Kind::Time(0), "How long a drain may take"),
+    row("history-limit", "1000", Kind::Count(1), "Most entries in a page of history"),
+    row("sse-heartbeat", "15s", Kind::Time(0), "Comment line on quiet event streams this often; 0 is never"),
+    row("log", "info", Kind::Text("FILTER"), "What to log: error, warn, info, debug, trace, or a filter such as info,tailcast::store=debug"),
+    row("log-format", "text", Kind::Choice("text|json"), "How log lines look"),
+];
+
+/// The setting of that name.
+pub fn setting(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+/// The setting whose name is nearest to a mistyped one, if any is near.
+pub fn nearest(name: &str) -> Option<&'static str> {
+    let name = name.to_ascii_lowercase().replace('_', "-");
+    SETTINGS
+        .iter()
+        .map(|setting| (edits(&name, setting.name), setting.name))
+        .min()
+        .filter(|(edits, near)| *edits <= 1 + near.len() / 4)
+        .map(|(_, near)| near)
+}
+
+/// Letters to change, add or leave out to make one word the other (Levenshtein).
+fn edits(one: &str, other: &str) -> usize {
+    let mut costs: Vec<usize> = (0..=other.len()).collect();
+    for (row, left) in one.bytes().enumerate() {
+        let mut diagonal = costs[0];
+        costs[0] = row + 1;
+        for (column, right) in other.bytes().enumerate() {
+            let change = diagonal + usize::from(left != right);
+            diagonal = costs[column + 1];
+            costs[column + 1] = change.min(diagonal + 1).min(costs[column] + 1);
+        }
+    }
+    costs[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suggestions() {
+        for (typo, want) in [
+            ("keep_for", Some("keep-for")),
+            ("lisen", Some("listen")),
+            ("max-socket", Some("max-sockets")),
+            ("LOG", Some("log")),
+            ("frobnicate", None),
+        ] {
+            assert_eq!(nearest(typo), want, "{typo}");
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        for (index, one) in SETTINGS.iter().enumerate() {
+            assert!(
+                SETTINGS[index + 1..]
+                    .iter()
+                    .all(|other| other.name != one.name)
+            );
+        }
+    }
+}

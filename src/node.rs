@@ -1,0 +1,225 @@
+//! A whole node: from settings to parts, and the parts put together.
+//!
+//! This and [`crate::server`] are the only files that know all the others.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use crate::config::{self, Config};
+use crate::drain::Stop;
+use crate::frontend::{self, FrontendState, Origins};
+use crate::ops;
+use crate::relay::WindowLimits;
+use crate::relay::hub::{self, Relay};
+use crate::relay::log::Log;
+use crate::server::{self, Ended, Server};
+use crate::store::local::{self, LocalRedis};
+use crate::store::memory::{self, MemoryLog};
+use crate::store::redis::{self as redis_store, RedisLog, Retention};
+
+/// A heartbeat that is off. Timers can't take much more.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Where Redis is looked for when no `--redis` says otherwise, and where one is started.
+const REDIS_PORT: u16 = 6379;
+
+/// How long the look at Redis at the start may take. A node serves without it, too.
+const PROBE: Duration = Duration::from_secs(2);
+
+/// Starts a Redis of our own if no other was named and none answers. To be called on the main
+/// thread, before the runtime: the child ends with the thread that started it.
+pub fn own_redis(config: &Config) -> Result<Option<LocalRedis>> {
+    if config.memory || config.redis_given {
+        return Ok(None);
+    }
+    if local::is_answering(SocketAddr::from((Ipv4Addr::LOCALHOST, REDIS_PORT)))? {
+        return Ok(None);
+    }
+    let own = LocalRedis::start(REDIS_PORT, &config.data_dir)?;
+    eprintln!(
+        "no Redis on 127.0.0.1:{REDIS_PORT}: started one, which keeps its data in {} and ends with tailcast",
+        config.data_dir.display()
+    );
+    Ok(Some(own))
+}
+
+/// Runs a node until it's told to stop, and drains it.
+pub async fn run(config: Config) -> Result<()> {
+    let stop = Stop::on_signals().context("cannot listen for signals")?;
+    let log: Arc<dyn Log> = if config.memory {
+        info!("rooms are in memory only: nothing is kept, and there is one node");
+        Arc::new(MemoryLog::new(memory_settings(&config)))
+    } else {
+        look_at_redis(&config).await?;
+        RedisLog::start(redis_settings(&config)).context("cannot use --redis")?
+    };
+    let relay = Relay::new(log, relay_settings(&config));
+    let state = FrontendState::new(relay, frontend_settings(&config)?);
+    ops::register(&state);
+
+    let mut listeners = Vec::new();
+    for address in &config.listen {
+        let listener = TcpListener::bind(address).await;
+        listeners.push(listener.with_context(|| {
+            format!("cannot listen on {address}; choose another with --listen")
+        })?);
+    }
+    let server = Server::new(server_settings(&config), state, listeners);
+    let sockets = server.max_sockets();
+    info!(listen = ?config.listen, redis = %redis_name(&config), sockets, "serving");
+    greet(&config);
+    match server.run(stop).await {
+        Ended::Drained | Ended::AtOnce => Ok(()),
+        Ended::TimedOut => bail!("the drain timed out; some connections were cut"),
+    }
+}
+
+/// Says what to type next.
+fn greet(config: &Config) {
+    let Some(address) = config.listen.first() else {
+        return;
+    };
+    let room = &config.default_room;
+    let key = format!("{}{room}", config.key_prefix);
+    eprintln!("tailcast serves on http://{address}");
+    eprintln!("  try:   npx wscat -c ws://{address}");
+    if config.memory {
+        eprintln!("  then:  curl -d 'hello' http://{address}/rooms/{room}");
+    } else {
+        eprintln!("  then:  redis-cli XADD {key} '*' message hello");
+    }
+}
+
+fn redis_name(config: &Config) -> String {
+    if config.memory {
+        "none".to_owned()
+    } else {
+        config.redis.to_string()
+    }
+}
+
+/// Looks at Redis once, so that what is wrong with it is said at the start. Only what can't pass
+/// by itself ends the start.
+async fn look_at_redis(config: &Config) -> Result<()> {
+    let url = &config.redis;
+    match timeout(PROBE, redis_store::probe(url.as_str())).await {
+        Ok(Ok(probe)) => {
+            if let Some(policy) = probe.eviction.filter(|policy| policy != "noeviction") {
+                warn!(
+                    policy,
+                    "Redis may evict whole rooms; set maxmemory-policy noeviction"
+                );
+            }
+            if probe.append_only == Some(false) && probe.save.as_deref() == Some("") {
+                warn!("Redis keeps nothing over a restart; set appendonly yes");
+            }
+            if probe.role.as_deref().is_some_and(|role| role != "master") {
+                warn!(%url, "this Redis is a replica and takes no writes; name its master in --redis");
+            }
+            Ok(())
+        }
+        Ok(Err(error)) if error.is_denied() => {
+            bail!(
+                "{url}: {error}; put user and password into --redis as redis://USER:PASSWORD@HOST:PORT"
+            )
+        }
+        Ok(Err(error)) => {
+            warn!(%url, %error, "can't use Redis yet; serving, and trying on");
+            Ok(())
+        }
+        Err(_) => {
+            warn!(%url, "Redis does not answer yet; serving, and trying on");
+            Ok(())
+        }
+    }
+}
+
+fn memory_settings(config: &Config) -> memory::Settings {
+    memory::Settings {
+        keep: config
+            .keep
+            .map(|keep| usize::try_from(keep).unwrap_or(usize::MAX)),
+        keep_for: config.keep_for,
+        expire_after: config.expire_after,
+        idempotency_window: config.idempotency_window,
+    }
+}
+
+fn redis_settings(config: &Config) -> redis_store::Settings {
+    redis_store::Settings {
+        url: config.redis.as_str().to_owned(),
+        key_prefix: config.key_prefix.clone(),
+        keep: match (config.keep_for, config.keep) {
+            (Some(age), _) => Retention::Age(age),
+            (None, Some(entries)) => Retention::Entries(entries),
+            (None, None) => Retention::All,
+        },
+        expire_after: config.expire_after,
+        durability: match config.durability {
+            config::Durability::Fast => redis_store::Durability::Fast,
+            config::Durability::Replicated => redis_store::Durability::Replicated {
+                replicas: config.replicas,
+                timeout: config.replicate_timeout,
+            },
+        },
+        tail_mode: match config.tail {
+            config::TailMode::Auto => redis_store::TailMode::Auto,
+            config::TailMode::Block => redis_store::TailMode::Block,
+            config::TailMode::Track => redis_store::TailMode::Track,
+        },
+        tail_connections: config.tail_connections,
+        publish_queue: config.publish_queue,
+        publish_queue_bytes: config.publish_queue_bytes,
+        idempotency_window: config.idempotency_window,
+    }
+}
+
+fn relay_settings(config: &Config) -> hub::Settings {
+    hub::Settings {
+        window: WindowLimits {
+            entries: config.window_entries,
+            bytes: config.window_bytes,
+        },
+        window_total: config.window_total,
+        linger: config.linger,
+        slow_timeout: config.slow_timeout,
+        max_rooms: config.max_rooms,
+        max_in_flight: u32::try_from(config.max_in_flight).unwrap_or(u32::MAX),
+        publish_timeout: config.publish_timeout,
+        ..hub::Settings::default()
+    }
+}
+
+fn frontend_settings(config: &Config) -> Result<frontend::Settings> {
+    let origins = config.allowed_origins.join(",");
+    Ok(frontend::Settings {
+        default_room: config.default_room.clone(),
+        max_frame: config.max_frame,
+        max_fields: config.max_fields,
+        rate: config.rate.unwrap_or(0),
+        ping: config.ping.unwrap_or_default(),
+        pong: config.pong,
+        idle_timeout: config.idle_timeout,
+        allowed_origins: if origins.is_empty() {
+            Origins::default()
+        } else {
+            origins.parse().context("--allowed-origins")?
+        },
+        history_limit: config.history_limit,
+        sse_heartbeat: config.sse_heartbeat.unwrap_or(NEVER),
+    })
+}
+
+fn server_settings(config: &Config) -> server::Settings {
+    server::Settings {
+        max_sockets: config.max_sockets.unwrap_or(0),
+        handshake_timeout: config.handshake_timeout,
+        drain_timeout: config.drain_timeout,
+    }
+}

@@ -1,0 +1,283 @@
+//! The real binary: exit codes, what goes where, and the commands that talk to a node.
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+
+fn tailcast(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tailcast"));
+    // Only what the test says, not what the machine's owner set.
+    command.env_clear().env("HOME", "/nowhere").args(arguments);
+    command
+}
+
+fn run(mut command: Command) -> (Option<i32>, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.stdin(Stdio::null()).output().expect("it runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (status.code(), text(stdout), text(stderr))
+}
+
+#[test]
+fn help_and_version_are_no_failures() {
+    for arguments in [
+        &["--help"][..],
+        &["--version"],
+        &["tail", "--help"],
+        &["serve", "-h"],
+    ] {
+        let (code, out, err) = run(tailcast(arguments));
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{arguments:?}");
+        assert!(out.contains("tailcast"), "{out}");
+    }
+}
+
+#[test]
+fn bad_usage_is_2() {
+    for arguments in [
+        &["--frobnicate"][..],
+        &["frobnicate"],
+        &["tail"],
+        &["tail", "room", "--from", "yesterday"],
+        &["tail", "tailcast:x"],
+        &["publish", "room"],
+        &["publish", "room", "m", "--url", "wss://h"],
+        &["--keep", "1", "tail", "room"],
+    ] {
+        let (code, out, err) = run(tailcast(arguments));
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{arguments:?}");
+        assert!(err.starts_with("error: "), "{err}");
+    }
+}
+
+#[test]
+fn bad_settings_are_2_and_all_told() {
+    let mut command = tailcast(&["serve", "--listen", "x", "--keep", "-5"]);
+    command.env("TAILCAST_PING", "often");
+    let (code, _, err) = run(command);
+    assert_eq!(code, Some(2));
+    assert_eq!(err.lines().count(), 3, "{err}");
+    for part in [
+        "tailcast: --listen \"x\" ",
+        "tailcast: --keep \"-5\" ",
+        "tailcast: TAILCAST_PING=\"often\" ",
+    ] {
+        assert!(err.contains(part), "{err}");
+    }
+}
+
+#[test]
+fn config_prints_values_and_origins() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(file, "linger = \"5s\"\nredis = \"redis://me:secret@h\"").unwrap();
+    let path = file.path().to_str().unwrap();
+    let mut command = tailcast(&[
+        "config",
+        "--listen",
+        "[::1]:1",
+        "--listen",
+        "localhost:2",
+        "--memory=false",
+    ]);
+    command
+        .env("TAILCAST_KEEP", "7")
+        .env("TAILCAST_CONFIG", path);
+    let (code, out, err) = run(command);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let squeezed: Vec<String> = out
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    for line in [
+        "listen = \"[::1]:1,localhost:2\" # flag --listen",
+        "memory = false # flag --memory",
+        "keep = 7 # environment TAILCAST_KEEP",
+        "log = \"info\" # default",
+    ] {
+        assert!(squeezed.iter().any(|other| other == line), "{line}\n{out}");
+    }
+    assert!(out.contains(&format!("# file {path}")), "{out}");
+    assert!(
+        out.contains("redis://me:***@h") && !out.contains("secret"),
+        "{out}"
+    );
+}
+
+#[test]
+fn check_fails_without_redis() {
+    let (code, out, err) = run(tailcast(&[
+        "check",
+        "--redis",
+        "unix:///nowhere/redis.sock",
+    ]));
+    assert_eq!(code, Some(1), "{out}{err}");
+    assert!(out.contains("fail  redis: "), "{out}");
+    assert!(out.contains("open files"), "{out}");
+}
+
+/// Takes one socket, and the path it asked for.
+async fn accept(listener: &TcpListener) -> (WebSocketStream<TcpStream>, String) {
+    let (stream, _) = listener.accept().await.expect("a connection");
+    let mut path = String::new();
+    #[allow(clippy::result_large_err)]
+    let note = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
+        path = request.uri().to_string();
+        Ok(response)
+    };
+    let socket = tokio_tungstenite::accept_hdr_async(stream, note)
+        .await
+        .expect("a handshake");
+    (socket, path)
+}
+
+async fn say(socket: &mut WebSocketStream<TcpStream>, text: &str) {
+    socket.send(Message::text(text)).await.expect("sent");
+}
+
+async fn close(mut socket: WebSocketStream<TcpStream>, code: u16) {
+    let frame = CloseFrame {
+        code: code.into(),
+        reason: "because".into(),
+    };
+    socket.close(Some(frame)).await.expect("closed");
+    while let Some(Ok(_)) = socket.next().await {}
+}
+
+async fn spawn(arguments: Vec<String>) -> tokio::task::JoinHandle<(Option<i32>, String, String)> {
+    tokio::task::spawn_blocking(move || {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        run(tailcast(&arguments))
+    })
+}
+
+async fn listen() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    (listener, url)
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+#[tokio::test]
+async fn tail_resumes_where_it_was() {
+    let (listener, url) = listen().await;
+    let tail = spawn(words(&["tail", "a b", "--url", &url])).await;
+
+    let (mut socket, path) = accept(&listener).await;
+    assert_eq!(path, "/rooms/a%20b?format=json&from=now");
+    say(
+        &mut socket,
+        r#"{"type":"joined","room":"a b","head":"5-0"}"#,
+    )
+    .await;
+    drop(socket);
+
+    let (mut socket, path) = accept(&listener).await;
+    assert_eq!(
+        path, "/rooms/a%20b?format=json&from=5-0",
+        "the head, as nothing came"
+    );
+    say(
+        &mut socket,
+        r#"{"type":"joined","room":"a b","head":"5-0"}"#,
+    )
+    .await;
+    say(
+        &mut socket,
+        r#"{"type":"entry","room":"a b","id":"6-1","fields":{"z":"1","a":"2"}}"#,
+    )
+    .await;
+    say(&mut socket, r#"{"type":"bye","retry_ms":1}"#).await;
+    close(socket, 1012).await;
+
+    let (mut socket, path) = accept(&listener).await;
+    assert_eq!(path, "/rooms/a%20b?format=json&from=6-1");
+    say(
+        &mut socket,
+        r#"{"type":"joined","room":"a b","head":"9-0"}"#,
+    )
+    .await;
+    say(
+        &mut socket,
+        r#"{"type":"gap","room":"a b","after":"6-1","before":"8-0","reason":"trimmed"}"#,
+    )
+    .await;
+    close(socket, 1011).await;
+
+    let (socket, path) = accept(&listener).await;
+    assert_eq!(path, "/rooms/a%20b?format=json&from=7-18446744073709551615");
+    close(socket, 1008).await;
+
+    let (code, out, err) = tail.await.unwrap();
+    assert_eq!(code, Some(1));
+    assert!(err.contains("1008 because"), "{err}");
+    let lines: Vec<Value> = out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 2, "{out}");
+    assert_eq!(lines[0]["id"], "6-1");
+    assert_eq!(lines[0]["fields"]["z"], "1");
+    assert_eq!(lines[1]["gap"]["before"], "8-0");
+    assert!(
+        out.contains(r#"{"z":"1","a":"2"}"#),
+        "fields keep their order: {out}"
+    );
+}
+
+#[tokio::test]
+async fn publish_tries_again_with_the_same_key() {
+    let (listener, url) = listen().await;
+    let publish = spawn(words(&["publish", "r", "hi", "--url", &url])).await;
+    let mut keys = Vec::new();
+    for try_number in 0..2 {
+        let (mut socket, path) = accept(&listener).await;
+        assert!(path.starts_with("/rooms/r?format=json"), "{path}");
+        say(&mut socket, r#"{"type":"joined","room":"r","head":"0-0"}"#).await;
+        let Some(Ok(Message::Text(text))) = socket.next().await else {
+            panic!("no frame");
+        };
+        let frame: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(frame["fields"]["message"], "hi");
+        keys.push(frame["key"].as_str().unwrap().to_owned());
+        if try_number == 1 {
+            say(
+                &mut socket,
+                r#"{"type":"ack","ref":"1","room":"r","id":"5-0"}"#,
+            )
+            .await;
+            while let Some(Ok(_)) = socket.next().await {}
+        }
+    }
+    let (code, out, err) = publish.await.unwrap();
+    assert_eq!((code, out.as_str()), (Some(0), "5-0\n"), "{err}");
+    assert_eq!(keys[0], keys[1]);
+}
+
+#[tokio::test]
+async fn publish_says_why_not() {
+    let (listener, url) = listen().await;
+    let publish = spawn(words(&["publish", "r", "hi", "--url", &url])).await;
+    let (mut socket, _) = accept(&listener).await;
+    say(
+        &mut socket,
+        r#"{"type":"error","ref":"1","code":"full","message":"no memory"}"#,
+    )
+    .await;
+    let (code, out, err) = publish.await.unwrap();
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.contains("full: no memory"), "{err}");
+}
