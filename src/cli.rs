@@ -64,15 +64,10 @@ pub fn command() -> Command {
         .subcommand(with_settings(
             Command::new("check").about("See whether Redis and this machine are set up well"),
         ))
-        .subcommand(tail::TailArgs::augment_args(
-            Command::new("tail").about("Print a room's entries as they come, one JSON line each"),
-        ))
-        .subcommand(publish::PublishArgs::augment_args(
-            Command::new("publish").about("Publish one entry, and print its ID"),
-        ))
-        .subcommand(BenchArgs::augment_args(
-            Command::new("bench").about("Measure a running server"),
-        ));
+        // The line about each comes last, as deriving sets one from the struct's own comment.
+        .subcommand(tail::TailArgs::augment_args(Command::new("tail")).about("Print a room's entries as they come, one JSON line each"))
+        .subcommand(publish::PublishArgs::augment_args(Command::new("publish")).about("Publish one entry, and print its ID"))
+        .subcommand(BenchArgs::augment_args(Command::new("bench")).about("Measure a running server"));
     with_settings(root)
 }
 

@@ -161,7 +161,7 @@ pub struct Config {
 #[error("{}", .0.join("\n"))]
 pub struct ConfigErrors(pub Vec<String>);
 
-/// Finds and checks every setting. The second half is what `tailcast config` prints.
+/// Finds and checks every setting. The second half is what `tailcast config` prints: texts in force.
 pub fn load(sources: &Sources<'_>) -> Result<(Config, Vec<Found>), ConfigErrors> {
     let (mut found, errors) = sources.read();
     let home = (sources.environment)("HOME").and_then(|home| home.into_string().ok());
@@ -170,10 +170,12 @@ pub fn load(sources: &Sources<'_>) -> Result<(Config, Vec<Found>), ConfigErrors>
         errors,
     }
     .config(home.as_deref())?;
-    // The default of --keep steps back behind --keep-for, and what is printed has to say so.
-    if config.keep.is_none() {
-        for row in found.iter_mut().filter(|row| row.setting.name == "keep") {
-            row.text = "0".to_owned();
+    for row in &mut found {
+        match row.setting.name {
+            "data-dir" => row.text = config.data_dir.display().to_string(),
+            // The default of --keep steps back behind --keep-for.
+            "keep" if config.keep.is_none() => row.text = "0".to_owned(),
+            _ => {}
         }
     }
     Ok((config, found))

@@ -2,7 +2,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
@@ -280,4 +280,46 @@ async fn publish_says_why_not() {
     let (code, out, err) = publish.await.unwrap();
     assert_eq!((code, out.as_str()), (Some(1), ""));
     assert!(err.contains("full: no memory"), "{err}");
+}
+
+/// Ends the process with the test, however that ends.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+async fn exit_code(mut running: Running) -> Option<i32> {
+    let wait = tokio::task::spawn_blocking(move || running.0.wait());
+    wait.await.unwrap().unwrap().code()
+}
+
+#[tokio::test]
+async fn tail_stops_when_interrupted() {
+    let (listener, url) = listen().await;
+    let mut command = tailcast(&["tail", "r", "--url", &url]);
+    let running = Running(command.stdout(Stdio::null()).spawn().unwrap());
+    // Connected, so its signal handler is in place.
+    let (_socket, _) = accept(&listener).await;
+    let pid = rustix::process::Pid::from_child(&running.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(exit_code(running).await, Some(0));
+}
+
+#[tokio::test]
+async fn tail_stops_when_nobody_reads() {
+    let (listener, url) = listen().await;
+    let mut command = tailcast(&["tail", "r", "--url", &url]);
+    let mut running = Running(command.stdout(Stdio::piped()).spawn().unwrap());
+    drop(running.0.stdout.take());
+    let (mut socket, _) = accept(&listener).await;
+    say(
+        &mut socket,
+        r#"{"type":"entry","room":"r","id":"1-0","fields":{}}"#,
+    )
+    .await;
+    assert_eq!(exit_code(running).await, Some(0));
 }

@@ -80,6 +80,17 @@ fn sentence(body: &[u8]) -> Option<String> {
     Some(body["error"]["message"].as_str()?.to_owned())
 }
 
+/// Whether an error frame of this code is about a Redis that may be back soon.
+pub(super) fn passing(code: &str) -> bool {
+    use crate::relay::log::LogError;
+    [
+        LogError::Unavailable(String::new()).code(),
+        LogError::Loading.code(),
+        LogError::Busy.code(),
+    ]
+    .contains(&code)
+}
+
 /// How long to wait before the next try: twice as long each time, up to 5 s, and never when others do.
 pub(super) fn backoff(failures: u32) -> Duration {
     let most = Duration::from_millis(100 << failures.min(6)).min(Duration::from_secs(5));

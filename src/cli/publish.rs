@@ -47,8 +47,9 @@ fn field(text: &str) -> Result<(String, String), String> {
 }
 
 /// How a try ended without an ID.
+#[derive(Debug, PartialEq, Eq)]
 enum Miss {
-    /// No answer came.
+    /// No answer came, or one that may be another soon.
     Lost(String),
     /// The node said no, or can't.
     Refused(String),
@@ -148,7 +149,7 @@ async fn attempt(
                     if let Some(outcome) = answer(&text) {
                         // It's answered; how the connection ends changes nothing.
                         let _ = socket.close(None).await;
-                        return outcome.map_err(Miss::Refused);
+                        return outcome;
                     }
                 }
                 Message::Close(Some(frame)) => {
@@ -171,7 +172,7 @@ async fn attempt(
 }
 
 /// The ID or the refusal, if the frame is the answer.
-fn answer(text: &str) -> Option<Result<String, String>> {
+fn answer(text: &str) -> Option<Result<String, Miss>> {
     let frame: Value = serde_json::from_str(text).ok()?;
     let ours = frame["ref"] == "1";
     match frame["type"].as_str()? {
@@ -180,7 +181,13 @@ fn answer(text: &str) -> Option<Result<String, String>> {
         "error" if ours || frame["ref"].is_null() => {
             let code = frame["code"].as_str().unwrap_or("error");
             let message = frame["message"].as_str().unwrap_or_default();
-            Some(Err(format!("{code}: {message}")))
+            let what = format!("{code}: {message}");
+            // The key makes another try safe, whatever became of this one.
+            Some(Err(if client::passing(code) {
+                Miss::Lost(what)
+            } else {
+                Miss::Refused(what)
+            }))
         }
         _ => None,
     }
@@ -218,13 +225,14 @@ mod tests {
 
     #[test]
     fn answers() {
-        let check = |text: &str, want: Option<Result<&str, &str>>| {
-            let got = answer(text);
-            let got = got
-                .as_ref()
-                .map(|got| got.as_deref().map_err(String::as_str));
-            assert_eq!(got, want, "{text}");
+        let check = |text: &str, want: Option<Result<&str, Miss>>| {
+            assert_eq!(
+                answer(text),
+                want.map(|want| want.map(str::to_owned)),
+                "{text}"
+            );
         };
+        let refused = |what: &str| Some(Err(Miss::Refused(what.to_owned())));
         check(r#"{"type":"joined","room":"r","head":"0-0"}"#, None);
         check(
             r#"{"type":"ack","ref":"1","room":"r","id":"5-0"}"#,
@@ -232,11 +240,15 @@ mod tests {
         );
         check(
             r#"{"type":"error","ref":"1","code":"c","message":"m"}"#,
-            Some(Err("c: m")),
+            refused("c: m"),
         );
         check(
             r#"{"type":"error","ref":"2","code":"c","message":"m"}"#,
             None,
+        );
+        check(
+            r#"{"type":"error","ref":"1","code":"redis_loading","message":"m"}"#,
+            Some(Err(Miss::Lost("redis_loading: m".to_owned()))),
         );
         check("junk", None);
     }

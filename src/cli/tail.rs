@@ -191,8 +191,11 @@ async fn read(mut socket: Socket, from: &mut String, joined: &mut bool) -> End {
                 let what = frame["message"]
                     .as_str()
                     .unwrap_or("an error without a message");
-                if !*joined {
-                    return End::Final(what.to_owned());
+                let passing = client::passing(frame["code"].as_str().unwrap_or_default());
+                match (*joined, passing) {
+                    (true, _) => {}
+                    (false, true) => return End::Again(what.to_owned(), retry),
+                    (false, false) => return End::Final(what.to_owned()),
                 }
                 eprintln!("tailcast: {what}");
             }

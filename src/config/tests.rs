@@ -91,6 +91,7 @@ fn precedence() {
     check("linger =", "linger = \"2s\" # environment TAILCAST_LINGER");
     check("ping =", "ping = \"0\" # file FILE");
     check("pong =", "pong = \"10s\" # default");
+    check("data-dir =", "data-dir = \"tailcast-data\" # default");
 }
 
 #[test]
@@ -174,7 +175,8 @@ fn settings_that_do_not_go_together() {
     }
     let (config, _) = taken(&[("keep-for", "24h"), ("keep", "0")], &[], "");
     assert_eq!(config.keep, None);
-    let (config, _) = taken(&[("keep-for", "24h")], &[], "");
+    let (config, printed) = taken(&[("keep-for", "24h")], &[], "");
+    assert!(printed.contains("\nkeep = 0 "), "{printed}");
     assert_eq!(
         (config.keep, config.keep_for),
         (None, Some(Duration::from_secs(86_400)))
