@@ -15,11 +15,18 @@ use slab::Slab;
 use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
+use super::batch::{Batch, Pending};
+use super::cursor::Cursor;
+use super::format::Format;
 use super::outlet::Outlet;
 use super::room::Room;
+use super::stats::Tally;
 
 /// Sockets written to before a pass lets other tasks run: well under a millisecond.
 const CHUNK: usize = 64;
+
+/// Batches a pass remembers: a few formats, a few cursors.
+const BATCHES: usize = 4;
 
 /// The workers.
 pub(super) struct Fanout {
@@ -110,11 +117,12 @@ async fn work(worker: usize, mut rooms: mpsc::UnboundedReceiver<Arc<Room>>) {
     while let Some(room) = rooms.recv().await {
         let seats = &room.seats[worker];
         seats.queued.store(false, Ordering::Release);
+        let mut pass = Pass::new(&room);
         let mut from = Some(0);
         while let Some(seat) = from {
             let (chunk, next) = seats.chunk(seat);
             for outlet in &chunk {
-                outlet.deliver(&room);
+                outlet.deliver(&mut pass);
             }
             drop(chunk);
             from = next;
@@ -122,6 +130,59 @@ async fn work(worker: usize, mut rooms: mpsc::UnboundedReceiver<Arc<Room>>) {
                 tokio::task::yield_now().await;
             }
         }
-        room.forget_batches();
+    }
+}
+
+/// One worker's way through one room. Nearly all its sockets stand at the same cursor, so what it
+/// looked up for the first it need not ask the room for again: the room's lock, and the counts of a
+/// shared batch, would be what workers fight for.
+pub(super) struct Pass<'a> {
+    room: &'a Arc<Room>,
+    /// Where the window ended when the pass began. What is newer, the next pass brings.
+    end: u64,
+    batches: SmallVec<[(u8, Cursor, Arc<Batch>); BATCHES]>,
+    pub(super) tally: Tally,
+}
+
+impl<'a> Pass<'a> {
+    fn new(room: &'a Arc<Room>) -> Self {
+        Pass {
+            room,
+            end: room.end(),
+            batches: SmallVec::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    pub(super) fn room(&self) -> &'a Arc<Room> {
+        self.room
+    }
+
+    /// What there is for a cursor.
+    pub(super) fn pending(&mut self, format: &Format, cursor: &Cursor) -> Pending {
+        if cursor.seq == self.end {
+            return Pending::CaughtUp;
+        }
+        let known = self
+            .batches
+            .iter()
+            .find(|(slot, start, _)| *slot == format.slot && start == cursor);
+        if let Some((_, _, batch)) = known {
+            return Pending::Batch(batch.clone());
+        }
+        let pending = self.room.build(format, cursor);
+        if let Pending::Batch(batch) = &pending {
+            if self.batches.len() == BATCHES {
+                self.batches.remove(0);
+            }
+            self.batches.push((format.slot, *cursor, batch.clone()));
+        }
+        pending
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        self.room.stats().tally(&self.tally);
     }
 }

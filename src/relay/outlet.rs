@@ -22,11 +22,12 @@ use super::batch::{self, Pending};
 use super::close::CloseReason;
 use super::cursor::Cursor;
 use super::entry::RoomName;
+use super::fanout::Pass;
 use super::format::{Format, GapFrame};
 use super::page::{Page, PageOutcome};
 use super::registry::Membership;
 use super::room::{Room, Start};
-use super::stats::Stats;
+use super::stats::{Stats, Tally};
 
 /// Bytes of a connection's own frames that may wait before its front end stops reading from it.
 const BACKLOG_BYTES: usize = 64 * 1024;
@@ -228,12 +229,13 @@ impl Outlet {
         self.fail(&mut self.out(), CloseReason::Gone);
     }
 
-    /// A pass of the fan-out: the room has something new.
-    pub(super) fn deliver(self: &Arc<Self>, room: &Arc<Room>) {
+    /// A pass of the fan-out: its room has something new.
+    pub(super) fn deliver(self: &Arc<Self>, pass: &mut Pass<'_>) {
         let mut out = self.out();
         if out.draining || out.ended {
             return;
         }
+        let room = pass.room();
         let Some(index) = out
             .seats
             .iter()
@@ -241,7 +243,11 @@ impl Outlet {
         else {
             return;
         };
-        let step = self.step_seat(&mut out, index);
+        let mut tally = std::mem::take(&mut pass.tally);
+        let step = self.step_seat(&mut out, index, &mut tally, &mut |_, format, cursor| {
+            pass.pending(format, cursor)
+        });
+        pass.tally = tally;
         self.after(&mut out, step);
     }
 
@@ -310,14 +316,15 @@ impl Outlet {
         if self.flush(out)? == Wrote::WouldBlock {
             return Ok(Wrote::WouldBlock);
         }
+        let mut tally = Tally::default();
         let mut index = 0;
-        while index < out.seats.len() {
-            if self.step_seat(out, index)? == Wrote::WouldBlock {
-                return Ok(Wrote::WouldBlock);
-            }
+        let mut wrote = Ok(Wrote::All);
+        while index < out.seats.len() && matches!(wrote, Ok(Wrote::All)) {
+            wrote = self.step_seat(out, index, &mut tally, &mut Room::pending);
             index += 1;
         }
-        Ok(Wrote::All)
+        self.stats.tally(&tally);
+        wrote
     }
 
     /// Writes what a cut frame still has, and the connection's own frames.
@@ -352,7 +359,13 @@ impl Outlet {
     }
 
     /// Writes what one room has for this connection.
-    fn step_seat(self: &Arc<Self>, out: &mut Out, index: usize) -> io::Result<Wrote> {
+    fn step_seat(
+        self: &Arc<Self>,
+        out: &mut Out,
+        index: usize,
+        tally: &mut Tally,
+        pending_of: &mut impl FnMut(&Room, &Format, &Cursor) -> Pending,
+    ) -> io::Result<Wrote> {
         loop {
             if !out.cut.is_empty() && self.flush(out)? == Wrote::WouldBlock {
                 return Ok(Wrote::WouldBlock);
@@ -363,7 +376,7 @@ impl Outlet {
             let room = seat.room();
             let pending = match &seat.replay {
                 Replay::Waiting => return Ok(Wrote::All),
-                Replay::Window => room.pending(self.format, &seat.cursor),
+                Replay::Window => pending_of(room, self.format, &seat.cursor),
                 Replay::Page(page) => {
                     match batch::from_page(page, room.name(), self.format, &seat.cursor) {
                         Pending::CaughtUp => {
@@ -401,19 +414,19 @@ impl Outlet {
                     Err(error) => return Err(error),
                 }
             };
-            self.stats.writes.add(1);
-            self.stats.frame_bytes.add(written as u64);
+            tally.writes += u64::from(written > 0);
+            tally.frame_bytes += written as u64;
             if written < batch.bytes.len() {
                 let (cut, cursor, frames) = batch.cut(written);
                 seat.cursor = cursor;
                 seat.let_go_of_page(frames);
                 out.cut = cut;
-                self.stats.frames.add(frames as u64);
+                tally.frames += frames as u64;
                 // The kernel is full; the next attempt will say so.
                 continue;
             }
             seat.cursor = batch.end;
-            self.stats.frames.add(batch.frames() as u64);
+            tally.frames += batch.frames() as u64;
             if let Some(gap) = batch.close {
                 self.begin_close(out, CloseReason::Gap(gap));
                 return self.flush(out);

@@ -21,7 +21,7 @@ use super::position::Position;
 use super::stats::Stats;
 use super::window::{Spot, Window, WindowLimits};
 
-/// Batches kept for sockets that stand where another just stood; see [`Room::pending`].
+/// Batches kept for sockets that stand where another just stood, as in a reconnect storm.
 const MEMO: usize = 4;
 
 /// A room with subscribers on this node, or one that lingers.
@@ -109,6 +109,10 @@ impl Room {
         &self.name
     }
 
+    pub(super) fn stats(&self) -> &Stats {
+        &self.shared.stats
+    }
+
     pub(super) fn lineage(&self) -> u32 {
         self.state().window.lineage()
     }
@@ -117,8 +121,18 @@ impl Room {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The number of the item that comes next.
+    pub(super) fn end(&self) -> u64 {
+        self.state().window.end()
+    }
+
+    /// What there is for a cursor, in the window, built anew.
+    pub(super) fn build(&self, format: &Format, cursor: &Cursor) -> Pending {
+        batch::from_window(&self.state().window, &self.name, format, cursor)
+    }
+
     /// What there is for a cursor, in the window. Sockets of one format at one cursor share the
-    /// batch: it's built for the first of them and kept till the fan-out's pass is over.
+    /// batch: it's built for the first of them, and kept for a little while.
     pub(super) fn pending(&self, format: &Format, cursor: &Cursor) -> Pending {
         let mut state = self.state();
         let state = &mut *state;

@@ -21,6 +21,15 @@ impl Counter {
     }
 }
 
+/// What one pass wrote; added to the counts at its end. Adding per socket would have the workers
+/// fight for the numbers' cache lines.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) frames: u64,
+    pub(super) frame_bytes: u64,
+    pub(super) writes: u64,
+}
+
 /// A node's counts since it started; the last two go up and down.
 #[derive(Debug, Default)]
 pub struct Stats {
@@ -46,4 +55,14 @@ pub struct Stats {
     pub connections: Counter,
     /// Rooms with a tail on this node.
     pub rooms: Counter,
+}
+
+impl Stats {
+    pub(super) fn tally(&self, tally: &Tally) {
+        if tally.writes > 0 {
+            self.frames.add(tally.frames);
+            self.frame_bytes.add(tally.frame_bytes);
+            self.writes.add(tally.writes);
+        }
+    }
 }
