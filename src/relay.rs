@@ -1,8 +1,8 @@
 //! The relay itself: rooms, cursors, replay, fan-out. It knows no sockets and no Redis.
 //!
-//! Read on in this order: [`entry`] and [`log`] say what everything is made of; [`window`] and
-//! [`follower`] keep one stream's newest part in step with it; [`room`] puts them together;
-//! [`batch`] and [`page`] turn a cursor into bytes; [`outlet`] and [`fanout`] write them; [`hub`]
+//! Read on in this order: [`entry`] and [`log`] say what everything is made of; `window` and
+//! `follower` keep one stream's newest part in step with it; `room` puts them together;
+//! `batch` and `page` turn a cursor into bytes; [`outlet`] and `fanout` write them; [`hub`]
 //! and [`connection`] are what front ends call.
 
 pub mod entry;

@@ -30,6 +30,10 @@ const SURVEY_NEWEST: usize = 100;
 pub(super) struct Follower {
     opened: bool,
     survey: bool,
+    /// A survey just found nothing amiss though the cursor's entry is gone. One read that finds it
+    /// gone again, and nothing new, is let pass: without this, read and survey would chase each
+    /// other; with more, a stream that is replaced now would be noticed late.
+    excused: bool,
     /// Entries that came without a witness, until the survey.
     pending: Vec<Entry>,
     /// How many entries the stream had ever had when its end was the cursor, where that's known.
@@ -62,6 +66,7 @@ impl Follower {
         match read.cursor_present {
             Some(true) => self.deliver(window, read.entries),
             None if read.entries.is_empty() => {}
+            Some(false) if read.entries.is_empty() && self.excused => self.excused = false,
             Some(false) | None => {
                 self.pending = read.entries;
                 self.survey = true;
@@ -89,6 +94,7 @@ impl Follower {
             self.on_rewound(window, &state, &newest);
         } else if state.last == head {
             self.added = state.added;
+            self.excused = true;
         } else {
             self.on_unwitnessed(window, &state, &newest, pending);
         }

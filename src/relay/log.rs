@@ -2,7 +2,7 @@
 //!
 //! Requests travel down through `Log`. Entries travel up through [`Feed`]: a store's tail does only
 //! what its feed tells it to do next, so that every store follows a stream by the same algorithm,
-//! which is [`super::follower`].
+//! which is `relay/follower.rs`.
 
 use std::ops::Bound;
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! memory is the rest of one frame that the kernel cut, and the connection's own small frames.
 //!
 //! Two write to the socket, never both at once: the fan-out's pass, as long as the kernel takes
-//! everything, and a task of this connection's own, [`Outlet::drain`], which lives only while the
+//! everything, and a task of this connection's own, `Outlet::drain`, which lives only while the
 //! socket would block, a room has to be read from the log, or the connection is closing.
 
 use std::collections::VecDeque;

@@ -384,3 +384,24 @@ proptest! {
         prop_assert_eq!(suffer(&blows), Ok(()));
     }
 }
+
+#[test]
+fn a_missing_cursor_is_surveyed_once_at_a_time() {
+    let mut model = Model::default();
+    (0..3).for_each(|_| model.add());
+    let mut follower = Follower::default();
+    let mut window = Window::new(EntryId::ZERO, Vec::new(), None);
+    follower.on_survey(&mut window, model.survey(100));
+    // XTRIM MAXLEN 0: the cursor's entry is gone, and nothing is lost.
+    model.entries = Some(Vec::new());
+    let after = window.head();
+    for _ in 0..3 {
+        follower.on_read(&mut window, model.read(after));
+        assert_eq!(follower.next(&window), Next::Survey { newest: 100 });
+        follower.on_survey(&mut window, model.survey(100));
+        // The read that follows at once finds it gone again, and leaves it at that.
+        follower.on_read(&mut window, model.read(after));
+        assert_eq!(follower.next(&window), Next::Read { after });
+    }
+    assert_eq!(window.lineage(), 0);
+}
