@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 
 import { plot } from './plot.mjs';
 import { SERVERS, freePort, installed, nats, start } from './servers.mjs';
-import { summarize, table } from './summary.mjs';
+import { alone, summarize, table } from './summary.mjs';
 
 const quick = Boolean(process.env.QUICK);
 const rounds = Number(process.env.ROUNDS ?? (quick ? 1 : 3));
@@ -28,6 +28,16 @@ const CASES = [
   options: [...options, '--size', 128, '--duration', seconds, '--warm-up', 1],
 }));
 const MEMORY = { name: 'memory', options: ['--sockets', idle, '--idle'] };
+
+// What only a relay over Redis Streams has to answer for; run on tailcast alone.
+const size = (bytes, seconds) => ['--size', bytes, '--duration', seconds, '--warm-up', 2];
+const LOUD = ['--rate', 1000, ...size(1024, quick ? 5 : 20)];
+const ALONE = [
+  { name: 'rooms', options: ['--sockets', idle, '--rooms', idle, '--rate', 1000, ...size(128, 2 * seconds)] },
+  { name: 'resume', options: ['--sockets', 5000, '--resume', '--missed', 100] },
+  { name: 'healthy', options: ['--sockets', 900, ...LOUD] },
+  { name: 'stalled', options: ['--sockets', 1000, '--stalled', 100, ...LOUD] },
+];
 
 const note = (text) => process.stderr.write(`${text}\n`);
 const run = promisify(execFile);
@@ -119,6 +129,11 @@ for (let round = 0; round < rounds; round++) {
 }
 note('memory');
 for (const server of servers) await attempt(server, [MEMORY], 0);
+for (const server of servers.filter(({ name }) => name === 'tailcast')) {
+  note('alone');
+  // Each on a server of its own, so that one's rooms are not another's.
+  for (const one of ALONE) await attempt(server, [one], 0);
+}
 await redisServer.stop();
 
 const summary = summarize(servers.map(({ name }) => name), results);
@@ -131,5 +146,5 @@ const file = `bench/runs/${began.toISOString().slice(0, 16).replace(':', '')}.js
 const command = `${['QUICK', 'ROUNDS', 'ONLY'].filter((name) => process.env[name]).map((name) => `${name}=${process.env[name]} `).join('')}scripts/bench`;
 writeFileSync(file, `${JSON.stringify({ date: began, machine, command, rounds, seconds, idle, results }, null, 1)}\n`);
 if (!quick && !only) writeFileSync('bench/results.svg', plot(summary, header));
-console.log(`${header}\n\n${table(summary, idle)}`);
+console.log(`${header}\n\n${table(summary, idle)}\n${alone(results, idle)}`);
 note(`raw numbers in ${file}`);

@@ -76,3 +76,32 @@ export function table(summary, idle) {
   const line = (cells) => `| ${cells.join(' | ')} |`;
   return [line(head), line(head.map((_, at) => (at ? '---:' : '---'))), ...rows.map(line)].join('\n');
 }
+
+// The cases that tailcast runs alone, a line each.
+export function alone(results, idle) {
+  const find = (name) => results.find((one) => one.server === 'tailcast' && one.case === name)?.report;
+  const [rooms, resume, healthy, stalled] = ['rooms', 'resume', 'healthy', 'stalled'].map(find);
+  const mib = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+  const lines = [];
+  if (rooms) {
+    lines.push(
+      `- ${idle} rooms with a socket each, 1,000 entries/s in all: ${(100 * rooms.redis_core).toFixed(1)} % of a Redis core, ` +
+        `p99 ${rooms.latency_ms.p99.toFixed(1)} ms, ${rooms.losses.lost} lost`,
+    );
+  }
+  if (resume) {
+    lines.push(
+      `- 5,000 clients resume in one room with 100 entries missed: ${resume.resume.redis_reads} Redis reads in all, ` +
+        `everybody level after ${resume.resume.seconds.toFixed(2)} s, ${resume.losses.lost} lost`,
+    );
+  }
+  if (healthy && stalled) {
+    const grew = stalled.server.rss_max - stalled.server.rss_connected;
+    lines.push(
+      `- 900 sockets at 1,000 entries/s of 1 KiB: p99 ${healthy.latency_ms.p99.toFixed(1)} ms; ` +
+        `with 100 more that never read: p99 ${stalled.latency_ms.p99.toFixed(1)} ms, ` +
+        `resident memory grew by ${mib(grew)}, ${stalled.losses.lost} lost`,
+    );
+  }
+  return lines.length ? `\n${lines.join('\n')}\n` : '';
+}

@@ -2,12 +2,13 @@
 //!
 //! This and [`crate::server`] are the only files that know all the others.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -22,6 +23,10 @@ use crate::server::{self, Ended, Server};
 use crate::store::local::{self, LocalRedis};
 use crate::store::memory::{self, MemoryLog};
 use crate::store::redis::{self as redis_store, RedisLog, Retention};
+
+/// Connections that may wait to be accepted. In a reconnect storm the kernel drops what exceeds it,
+/// and those clients try again a second later; it lowers this to `net.core.somaxconn`.
+const BACKLOG: u32 = 16 * 1024;
 
 /// A heartbeat that is off. Timers can't take much more.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -65,8 +70,7 @@ pub async fn run(config: Config) -> Result<()> {
 
     let mut listeners = Vec::new();
     for address in &config.listen {
-        let listener = TcpListener::bind(address).await;
-        listeners.push(listener.with_context(|| {
+        listeners.push(listen(*address).with_context(|| {
             format!("cannot listen on {address}; choose another with --listen")
         })?);
     }
@@ -78,6 +82,17 @@ pub async fn run(config: Config) -> Result<()> {
         Ended::Drained | Ended::AtOnce => Ok(()),
         Ended::TimedOut => bail!("the drain timed out; some connections were cut"),
     }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // As tokio's own bind does: a restart must not wait for old connections to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Says what to type next.
