@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
 
 use super::cursor::{Cursor, SEEK};
 use super::entry::{Entry, EntryId, RoomName};
@@ -14,6 +15,9 @@ use super::window::{Item, Spot, Window};
 /// A batch grows no more once it has so many bytes. Enough that a write's own cost is a few
 /// percent of its copying; little enough that a socket that is given less at a time loses little.
 const BATCH_BYTES: usize = 64 * 1024;
+
+/// Batches that a [`Memo`] keeps.
+const MEMO: usize = 4;
 
 /// Frames for one socket, to be written in one piece.
 #[derive(Debug)]
@@ -34,6 +38,35 @@ struct Mark {
     frame: Bytes,
     /// Where the socket stands once the frame is written.
     cursor: Cursor,
+}
+
+/// Batches lately built, for sockets that stand where another just stood: a few formats, a few
+/// cursors.
+#[derive(Default)]
+pub(super) struct Memo(SmallVec<[(u8, Cursor, Arc<Batch>); MEMO]>);
+
+impl Memo {
+    /// What there is for a cursor, built by `build` unless it's known.
+    pub(super) fn pending(
+        &mut self,
+        format: &Format,
+        cursor: &Cursor,
+        build: impl FnOnce() -> Pending,
+    ) -> Pending {
+        let mut kept = self.0.iter();
+        let known = kept.find(|(slot, start, _)| *slot == format.slot && start == cursor);
+        if let Some((_, _, batch)) = known {
+            return Pending::Batch(batch.clone());
+        }
+        let pending = build();
+        if let Pending::Batch(batch) = &pending {
+            if self.0.len() == MEMO {
+                self.0.remove(0);
+            }
+            self.0.push((format.slot, *cursor, batch.clone()));
+        }
+        pending
+    }
 }
 
 /// What there is for a cursor.

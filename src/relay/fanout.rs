@@ -15,7 +15,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
-use super::batch::{Batch, Pending};
+use super::batch::{Memo, Pending};
 use super::cursor::Cursor;
 use super::format::Format;
 use super::outlet::Outlet;
@@ -24,9 +24,6 @@ use super::stats::Tally;
 
 /// Sockets written to before a pass lets other tasks run: well under a millisecond.
 const CHUNK: usize = 64;
-
-/// Batches a pass remembers: a few formats, a few cursors.
-const BATCHES: usize = 4;
 
 /// The workers.
 pub(super) struct Fanout {
@@ -140,7 +137,7 @@ pub(super) struct Pass<'a> {
     room: &'a Arc<Room>,
     /// Where the window ended when the pass began. What is newer, the next pass brings.
     end: u64,
-    batches: SmallVec<[(u8, Cursor, Arc<Batch>); BATCHES]>,
+    memo: Memo,
     pub(super) tally: Tally,
 }
 
@@ -149,7 +146,7 @@ impl<'a> Pass<'a> {
         Pass {
             room,
             end: room.end(),
-            batches: SmallVec::new(),
+            memo: Memo::default(),
             tally: Tally::default(),
         }
     }
@@ -163,21 +160,9 @@ impl<'a> Pass<'a> {
         if cursor.seq == self.end {
             return Pending::CaughtUp;
         }
-        let known = self
-            .batches
-            .iter()
-            .find(|(slot, start, _)| *slot == format.slot && start == cursor);
-        if let Some((_, _, batch)) = known {
-            return Pending::Batch(batch.clone());
-        }
-        let pending = self.room.build(format, cursor);
-        if let Pending::Batch(batch) = &pending {
-            if self.batches.len() == BATCHES {
-                self.batches.remove(0);
-            }
-            self.batches.push((format.slot, *cursor, batch.clone()));
-        }
-        pending
+        let room = self.room;
+        self.memo
+            .pending(format, cursor, || room.build(format, cursor))
     }
 }
 

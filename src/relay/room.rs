@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use tokio::sync::watch;
 
-use super::batch::{self, Batch, Pending};
+use super::batch::{self, Memo, Pending};
 use super::cursor::Cursor;
 use super::entry::{EntryId, RoomName};
 use super::fanout::{Fanout, Seats};
@@ -20,9 +20,6 @@ use super::page::{self, PageOutcome};
 use super::position::Position;
 use super::stats::Stats;
 use super::window::{Spot, Window, WindowLimits};
-
-/// Batches kept for sockets that stand where another just stood, as in a reconnect storm.
-const MEMO: usize = 4;
 
 /// A room with subscribers on this node, or one that lingers.
 pub(super) struct Room {
@@ -55,7 +52,7 @@ pub(super) struct WindowBudget {
 struct State {
     window: Window,
     follower: Follower,
-    memo: Vec<(u8, Cursor, Arc<Batch>)>,
+    memo: Memo,
     /// Window bytes as last reported to the budget.
     reported: usize,
 }
@@ -94,7 +91,7 @@ impl Room {
             state: Mutex::new(State {
                 window: Window::new(EntryId::ZERO, Vec::new(), None),
                 follower: Follower::default(),
-                memo: Vec::new(),
+                memo: Memo::default(),
                 reported: 0,
             }),
             opened: watch::Sender::new(Opened::Waiting),
@@ -139,26 +136,15 @@ impl Room {
         if cursor.seq == state.window.end() {
             return Pending::CaughtUp;
         }
-        let known = state
-            .memo
-            .iter()
-            .find(|(slot, start, _)| *slot == format.slot && start == cursor);
-        if let Some((_, _, batch)) = known {
-            return Pending::Batch(batch.clone());
-        }
-        let pending = batch::from_window(&state.window, &self.name, format, cursor);
-        if let Pending::Batch(batch) = &pending {
-            if state.memo.len() == MEMO {
-                state.memo.remove(0);
-            }
-            state.memo.push((format.slot, *cursor, batch.clone()));
-        }
-        pending
+        let window = &state.window;
+        state.memo.pending(format, cursor, || {
+            batch::from_window(window, &self.name, format, cursor)
+        })
     }
 
     /// Lets go of the batches kept for [`Room::pending`].
     pub(super) fn forget_batches(&self) {
-        self.state().memo = Vec::new();
+        self.state().memo = Memo::default();
     }
 
     /// Where to begin for a client that joins now. Waits until the room's tail has a cursor.
