@@ -9,7 +9,7 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde::ser::Serialize;
 use smallvec::{SmallVec, smallvec};
 
@@ -128,7 +128,8 @@ pub(crate) fn entries(out: &mut Vec<u8>, entries: &[Entry]) {
     out.push(b']');
 }
 
-/// Fields as a client sends them: an object whose values are strings. Their order is kept.
+/// Fields as a client sends them, in the order they came. A repeated name is a repeated field, as in
+/// Redis.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct FieldList(pub(crate) Vec<(Bytes, Bytes)>);
 
@@ -139,18 +140,59 @@ impl<'de> Deserialize<'de> for FieldList {
             type Value = FieldList;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object whose values are strings")
+                f.write_str("an object of names and values")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FieldList, A::Error> {
                 let mut list = Vec::new();
-                while let Some((name, value)) = map.next_entry::<String, String>()? {
-                    list.push((Bytes::from(name), Bytes::from(value)));
+                while let Some((name, Value(value))) = map.next_entry::<String, Value>()? {
+                    list.push((Bytes::from(name), value));
                 }
                 Ok(FieldList(list))
             }
         }
         deserializer.deserialize_map(Pairs)
+    }
+}
+
+/// A field's value: text, or any bytes as base64.
+struct Value(Bytes);
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = Value;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or {\"base64\":\"…\"}")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Value, E> {
+                Ok(Value(Bytes::copy_from_slice(text.as_bytes())))
+            }
+
+            fn visit_string<E: serde::de::Error>(self, text: String) -> Result<Value, E> {
+                Ok(Value(text.into()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+                let not_base64 = || A::Error::custom("a value is a string or {\"base64\":\"…\"}");
+                let name: Option<String> = map.next_key()?;
+                if name.as_deref() != Some("base64") {
+                    return Err(not_base64());
+                }
+                let text: String = map.next_value()?;
+                if map.next_key::<String>()?.is_some() {
+                    return Err(not_base64());
+                }
+                STANDARD
+                    .decode(text)
+                    .map(|bytes| Value(bytes.into()))
+                    .map_err(|_| A::Error::custom("the base64 is not valid (with padding)"))
+            }
+        }
+        deserializer.deserialize_any(Text)
     }
 }
 

@@ -4,14 +4,10 @@
 //! keys are let through, and `null` is as good as absent. Depth costs nothing, as what is not asked
 //! for is skipped without recursion.
 
-use std::fmt;
-
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::frontend::json::FieldList;
 use crate::relay::entry::{EntryId, Fields, RoomName};
 use crate::relay::position::Position;
 
@@ -261,72 +257,6 @@ fn sentence(error: &serde_json::Error) -> String {
     match text.rfind(" at line ") {
         Some(end) => text[..end].to_owned(),
         None => text,
-    }
-}
-
-/// Fields in the order they came. A repeated name is a repeated field, as in Redis.
-struct FieldList(Vec<(Bytes, Bytes)>);
-
-impl<'de> Deserialize<'de> for FieldList {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Pairs;
-        impl<'de> Visitor<'de> for Pairs {
-            type Value = FieldList;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of names and values")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FieldList, A::Error> {
-                let mut list = Vec::new();
-                while let Some((name, Value(value))) = map.next_entry::<String, Value>()? {
-                    list.push((Bytes::from(name), value));
-                }
-                Ok(FieldList(list))
-            }
-        }
-        deserializer.deserialize_map(Pairs)
-    }
-}
-
-/// A field's value: text, or any bytes as base64.
-struct Value(Bytes);
-
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl<'de> Visitor<'de> for Text {
-            type Value = Value;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string or {\"base64\":\"…\"}")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Value, E> {
-                Ok(Value(Bytes::copy_from_slice(text.as_bytes())))
-            }
-
-            fn visit_string<E: serde::de::Error>(self, text: String) -> Result<Value, E> {
-                Ok(Value(text.into()))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-                let not_base64 = || A::Error::custom("a value is a string or {\"base64\":\"…\"}");
-                let name: Option<String> = map.next_key()?;
-                if name.as_deref() != Some("base64") {
-                    return Err(not_base64());
-                }
-                let text: String = map.next_value()?;
-                if map.next_key::<String>()?.is_some() {
-                    return Err(not_base64());
-                }
-                STANDARD
-                    .decode(text)
-                    .map(|bytes| Value(bytes.into()))
-                    .map_err(|_| A::Error::custom("the base64 is not valid (with padding)"))
-            }
-        }
-        deserializer.deserialize_any(Text)
     }
 }
 
