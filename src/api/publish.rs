@@ -195,7 +195,8 @@ mod tests {
         check_json(r#"{"fields":{}}"#, Err("1 to 2"));
         check_json(r#"{"fields":{"a":"","b":"","c":""}}"#, Err("1 to 2"));
         check_json(r#"{"fields":{"a":1}}"#, Err("string"));
-        check_json(r#"{"fields":["a"]}"#, Err("values are strings"));
+        check_json(r#"{"fields":["a"]}"#, Err("names and values"));
+        check_json(r#"{"fields":{"a":{"base64":"aGk="}}}"#, Ok(&[("a", "hi")]));
         check_json(r#"{"message":"a","fields":{"a":"b"}}"#, Err("either"));
         check_json("{}", Err("either"));
         check_json(r#"{"mesage":"a"}"#, Err("mesage"));
