@@ -1,5 +1,6 @@
 //! Clients: a fast one of our own, and the programs in `tests/clients`, which drive those from npm.
 
+use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -184,6 +185,7 @@ pub(crate) struct Program {
     child: Child,
     stdin: Option<ChildStdin>,
     lines: Receiver<String>,
+    peeked: RefCell<Option<String>>,
 }
 
 impl Program {
@@ -233,12 +235,16 @@ impl Program {
             stdin: child.stdin.take(),
             child,
             lines,
+            peeked: RefCell::default(),
         }
     }
 
     /// The next line; none at the end.
     #[track_caller]
     pub(crate) fn next_line(&self) -> Option<String> {
+        if let Some(line) = self.peeked.take() {
+            return Some(line);
+        }
         match self.lines.recv_timeout(PATIENCE) {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
@@ -270,6 +276,15 @@ impl Program {
         }
     }
 
+    /// Whether it has printed a line that is not read yet.
+    pub(crate) fn has_lines(&self) -> bool {
+        let mut peeked = self.peeked.borrow_mut();
+        if peeked.is_none() {
+            *peeked = self.lines.try_recv().ok();
+        }
+        peeked.is_some()
+    }
+
     /// Writes a line to it.
     pub(crate) fn say(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().expect("its input is open");
@@ -299,5 +314,84 @@ impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Server-sent events, taken apart by the standard's rules as far as a test needs them.
+pub(crate) struct Sse {
+    lines: BufReader<std::net::TcpStream>,
+    /// The response head.
+    pub(crate) head: String,
+}
+
+/// One event, or a comment, or a `retry:` alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct SseEvent {
+    pub(crate) id: Option<String>,
+    pub(crate) event: Option<String>,
+    pub(crate) data: Option<String>,
+    pub(crate) retry: Option<String>,
+    pub(crate) comment: bool,
+}
+
+impl Sse {
+    /// Asks for events.
+    #[track_caller]
+    pub(crate) fn open(node: &Node, path: &str, headers: &[(&str, &str)]) -> Self {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", node.port())).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut request =
+            format!("GET {path} HTTP/1.1\r\nhost: a\r\naccept: text/event-stream\r\n");
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request.push_str("\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut lines = BufReader::new(stream);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert!(lines.read_line(&mut head).unwrap() > 0, "{head}");
+        }
+        Sse { lines, head }
+    }
+
+    /// The next block of lines; none at the end.
+    #[track_caller]
+    pub(crate) fn block(&mut self) -> Option<SseEvent> {
+        let mut event = SseEvent::default();
+        loop {
+            let mut line = String::new();
+            if self.lines.read_line(&mut line).unwrap() == 0 {
+                return None;
+            }
+            let line = line.trim_end_matches('\n');
+            if line.is_empty() {
+                return Some(event);
+            }
+            let (name, value) = line.split_once(':').unwrap();
+            let value = value.strip_prefix(' ').unwrap_or(value).to_owned();
+            match name {
+                "" => event.comment = true,
+                "id" => event.id = Some(value),
+                "event" => event.event = Some(value),
+                "retry" => event.retry = Some(value),
+                "data" => match &mut event.data {
+                    Some(data) => data.push_str(&format!("\n{value}")),
+                    none => *none = Some(value),
+                },
+                other => panic!("a field {other:?}"),
+            }
+        }
+    }
+
+    /// The next event with data.
+    #[track_caller]
+    pub(crate) fn event(&mut self) -> SseEvent {
+        loop {
+            let event = self.block().expect("the stream goes on");
+            if event.data.is_some() {
+                return event;
+            }
+        }
     }
 }

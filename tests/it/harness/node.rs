@@ -15,6 +15,7 @@ use super::http::{self, Response};
 /// A running node.
 pub(crate) struct Node {
     port: u16,
+    arguments: Vec<String>,
     child: Child,
     stderr: Arc<Mutex<Vec<u8>>>,
     reader: Option<JoinHandle<()>>,
@@ -73,6 +74,10 @@ impl Node {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         drop(listener);
+        Self::spawn_at(port, arguments)
+    }
+
+    fn spawn_at(port: u16, arguments: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_tailcast"))
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
@@ -95,6 +100,7 @@ impl Node {
         });
         Node {
             port,
+            arguments: arguments.iter().map(|&text| text.to_owned()).collect(),
             child,
             stderr,
             reader: Some(reader),
@@ -193,6 +199,24 @@ impl Node {
     pub(crate) fn kill9(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// Starts it again on the same port once it has ended, and waits until it's ready.
+    pub(crate) fn restart(&mut self) {
+        self.kill9();
+        let arguments = self.arguments.clone();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            *self = Self::spawn_at(self.port, &arguments);
+            while self.child.try_wait().unwrap().is_none() {
+                if self.stderr().contains("tailcast serves on") {
+                    return self.wait_ready();
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            assert!(Instant::now() < deadline, "{}", self.stderr_to_end());
+        }
     }
 
     /// Asks it to end.
