@@ -10,7 +10,7 @@ use std::time::Instant;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
@@ -86,8 +86,10 @@ impl Ws {
 
     /// The next message, pings and pongs left out; none once the connection has ended.
     pub(crate) async fn next(&mut self) -> Option<Message> {
+        // One deadline for all, as pings come for ever.
+        let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let next = timeout(PATIENCE, self.stream.next()).await;
+            let next = timeout_at(deadline, self.stream.next()).await;
             match next.expect("a frame comes in time") {
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(message)) => return Some(message),
