@@ -158,7 +158,16 @@ impl Room {
             Position::Ago(age) => {
                 let since =
                     now_ms.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-                Ok(self.start_nominal(EntryId::new(since, 0).predecessor()))
+                let id = EntryId::new(since, 0).predecessor();
+                // Nothing is that young: the client begins at the end, as an ID beyond it would be
+                // taken for another stream's when the client resumes there.
+                Ok(self.start_at(|window| {
+                    if id > window.head() {
+                        Cursor::after(window.head(), window.lineage())
+                    } else {
+                        Cursor::nominal(id, window.lineage())
+                    }
+                }))
             }
             Position::Last(count) => self.start_last(count).await,
             Position::After(EntryId::ZERO) => Ok(self.start_nominal(EntryId::ZERO)),
