@@ -94,6 +94,7 @@ async fn a_password() {
 #[tokio::test]
 async fn a_read_only_replica() {
     let redis = RedisServer::start();
+    redis.cli(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]);
     redis.cli(&["XADD", "r", "1-0", "message", "one"]);
     let replica = RedisServer::start();
     replica.cli(&["REPLICAOF", "127.0.0.1", &redis.port().to_string()]);
