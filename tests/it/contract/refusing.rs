@@ -99,7 +99,8 @@ async fn a_read_only_replica() {
     let replica = RedisServer::start();
     replica.cli(&["REPLICAOF", "127.0.0.1", &redis.port().to_string()]);
     super::wait_for("it's in sync", || replica.cli(&["EXISTS", "r"]) == "1");
-    let node = Node::start(&replica.url());
+    // A replica may become the master, so publishes wait for that as long as for a Redis away.
+    let node = Node::start_with(&replica.url(), &["--publish-timeout", "300ms"]);
     assert!(node.stderr().contains("replica"), "{}", node.stderr());
     // Reading works.
     let (mut socket, _) = Ws::json(&node, "r", "start").await;
