@@ -120,6 +120,15 @@ impl SocketQuery {
 
 /// Reads a URL's query string into a type of the caller's.
 pub(crate) fn query<T: serde::de::DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
+    // What follows would put U+FFFD for what is not UTF-8, and so find another room.
+    if percent_decode_str(uri.query().unwrap_or_default())
+        .decode_utf8()
+        .is_err()
+    {
+        return Err(ApiError::bad_request(
+            "a query string is UTF-8, percent-encoded",
+        ));
+    }
     axum::extract::Query::try_from_uri(uri)
         .map(|query| query.0)
         .map_err(|error| ApiError::bad_request(error.body_text()))

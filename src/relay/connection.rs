@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::entry::{EntryId, Fields, RoomName};
 use super::hub::Relay;
@@ -95,6 +95,8 @@ impl Connection {
                     }
                 }
             }
+            drop(rooms);
+            outlet.progress.notify_waiters();
         });
         rooms.push((room, Some(task.abort_handle())));
         Ok(())
@@ -140,6 +142,17 @@ impl Connection {
             outlet.in_flight.load(Ordering::Acquire) < limit && !outlet.is_backlogged()
         })
         .await;
+    }
+
+    /// Waits until it's in the rooms it joins, but no longer than a publish may take.
+    pub async fn joined(&self) {
+        let limit = self.relay.settings().publish_timeout;
+        let in_all = self.wait(|_| {
+            let rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+            rooms.iter().all(|(_, task)| task.is_none())
+        });
+        // While Redis is away a publish had better be refused than never read.
+        let _ = timeout(limit, in_all).await;
     }
 
     /// Waits until no publish is in flight.

@@ -158,7 +158,7 @@ impl Room {
             Position::Ago(age) => {
                 let since =
                     now_ms.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-                Ok(self.start_nominal(EntryId::new(since, 0).predecessor()))
+                self.start_since(EntryId::new(since, 0).predecessor()).await
             }
             Position::Last(count) => self.start_last(count).await,
             Position::After(EntryId::ZERO) => Ok(self.start_nominal(EntryId::ZERO)),
@@ -205,6 +205,35 @@ impl Room {
         self.shared.stats.log_reads.add(1);
         let oldest = self.shared.log.range(&self.name, range).await?.pop();
         Ok(self.start_nominal(oldest.map_or(head, |entry| entry.id.predecessor())))
+    }
+
+    /// Begins after an ID that need not be an entry's. The client is told the ID right before the
+    /// first entry it gets: if it resumed at one that the stream doesn't know, it would be told a gap.
+    async fn start_since(&self, since: EntryId) -> Result<Start, LogError> {
+        let in_window = |room: &Room| {
+            let state = room.state();
+            let id = state.window.before_first_after(since)?;
+            Some(Start {
+                cursor: Cursor::nominal(id, state.window.lineage()),
+                gap: None,
+            })
+        };
+        if let Some(start) = in_window(self) {
+            return Ok(start);
+        }
+        self.fetch_older().await?;
+        if let Some(start) = in_window(self) {
+            return Ok(start);
+        }
+        let range = Range {
+            from: Bound::Excluded(since),
+            to: Bound::Unbounded,
+            limit: 1,
+            newest_first: false,
+        };
+        self.shared.stats.log_reads.add(1);
+        let first = self.shared.log.range(&self.name, range).await?.pop();
+        Ok(self.start_nominal(first.map_or(since, |entry| entry.id.predecessor())))
     }
 
     /// Resumes after an ID that a client has.

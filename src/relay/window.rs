@@ -191,6 +191,19 @@ impl Window {
         }
     }
 
+    /// The ID right before the first entry after `id`, or the head if there is none yet. `None` if
+    /// that entry may be below the window.
+    pub(super) fn before_first_after(&self, id: EntryId) -> Option<EntryId> {
+        match self.locate(&Cursor::nominal(id, self.lineage)) {
+            Spot::At(seq) => Some(match self.item(seq) {
+                Some(Item::Entry(entry)) => entry.id.predecessor(),
+                Some(Item::Hole(_)) => id,
+                None => self.head(),
+            }),
+            Spot::Behind | Spot::Lost { .. } => None,
+        }
+    }
+
     /// Where a cursor lies.
     pub(super) fn locate(&self, cursor: &Cursor) -> Spot {
         if cursor.seq != SEEK && cursor.seq >= self.base {

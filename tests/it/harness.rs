@@ -3,6 +3,9 @@
 // Not every helper is used by every set of tests.
 #![allow(dead_code)]
 
+pub(crate) mod clients;
+pub(crate) mod http;
+pub(crate) mod node;
 pub(crate) mod redis_server;
 
 use std::ops::Bound;

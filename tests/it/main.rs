@@ -5,4 +5,5 @@
 
 mod checker;
 mod conformance;
+mod contract;
 mod harness;

@@ -105,6 +105,7 @@ pub(super) fn run(
             dialect,
             limiter: Limiter::new(now),
             histories: None,
+            listens: false,
         },
         watch: Watch::new(now),
         _open: open,
@@ -130,7 +131,7 @@ fn live(mut session: Session, slot: DrainSlot) -> impl Future<Output = ()> + Sen
             // the timer waits, as a client is not silent that nobody listens to.
             tokio::select! {
                 biased;
-                () = session.talk.connection.ready() => {}
+                () = session.talk.ready() => {}
                 reason = &mut closed => break End::Closed(reason),
                 retry_ms = &mut told => break End::Drain(retry_ms),
             }

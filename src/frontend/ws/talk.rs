@@ -92,9 +92,24 @@ pub(super) struct Talk {
     pub(super) limiter: Limiter,
     /// Held also by every page of history under way; none before the first.
     pub(super) histories: Option<Arc<()>>,
+    /// Whether what the client sends is read yet.
+    pub(super) listens: bool,
 }
 
 impl Talk {
+    /// Waits until the client may be listened to. A raw one is not told when it has joined, and may
+    /// send at once: read before its join, that message would not come back to it.
+    pub(super) async fn ready(&mut self) {
+        if !self.listens {
+            if self.dialect == Dialect::Raw {
+                // Boxed, as its timer would make every socket larger for its whole life.
+                Box::pin(self.connection.joined()).await;
+            }
+            self.listens = true;
+        }
+        self.connection.ready().await;
+    }
+
     /// Joins the room of the URL.
     pub(super) fn begin(&self, from: Position) {
         let joined = match self.dialect {

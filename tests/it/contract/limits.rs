@@ -1,0 +1,91 @@
+//! Limits on connections and handshakes.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use super::{setup_with, wait_for};
+use crate::harness::clients::Ws;
+use crate::harness::http;
+
+#[tokio::test]
+async fn sockets_beyond_the_most_are_turned_away() {
+    let (_redis, node) = setup_with(&["--max-sockets", "2"]);
+    let full = || Ws::try_open(&node, "/rooms/r", &[]);
+    wait_for("what asked for readiness is gone", || {
+        http::try_request(node.port(), "GET", "/metrics", &[], b"")
+            .is_ok_and(|page| page.text().contains("tailcast_connections 1\n"))
+    });
+    let mut one = full().await;
+    let mut two = full().await;
+    // The place of a request that just ended may take a moment to be free.
+    for socket in [&mut one, &mut two] {
+        while socket.is_err() {
+            *socket = full().await;
+        }
+    }
+    let refused = full().await.err().unwrap();
+    assert_eq!((refused.status, &*refused.code), (503, "too_many_sockets"));
+    let answer = node.get("/rooms/r");
+    assert_eq!(
+        (answer.status, &*answer.error_code()),
+        (503, "too_many_sockets")
+    );
+    assert!(answer.header("retry-after").is_some());
+    drop(one);
+    let mut three = full().await;
+    let deadline = Instant::now() + crate::harness::PATIENCE;
+    while three.is_err() {
+        assert!(Instant::now() < deadline);
+        three = full().await;
+    }
+}
+
+#[test]
+fn silent_and_dripping_clients_are_cut_off() {
+    let (_redis, node) = setup_with(&["--handshake-timeout", "300ms"]);
+    for start in ["", "G", "GET / HTTP/1.1\r\nhost: a\r\n"] {
+        let mut stream = TcpStream::connect(("127.0.0.1", node.port())).unwrap();
+        stream
+            .set_read_timeout(Some(crate::harness::PATIENCE))
+            .unwrap();
+        stream.write_all(start.as_bytes()).unwrap();
+        let began = Instant::now();
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+        assert!(began.elapsed() >= Duration::from_millis(250), "{start:?}");
+        assert!(
+            rest.is_empty() || rest.starts_with(b"HTTP/1.1 408"),
+            "{start:?}"
+        );
+    }
+    // Kept alive, but with nothing more to say.
+    let mut stream = TcpStream::connect(("127.0.0.1", node.port())).unwrap();
+    stream
+        .set_read_timeout(Some(crate::harness::PATIENCE))
+        .unwrap();
+    stream
+        .write_all(b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[test]
+fn heads_that_are_too_large() {
+    let (_redis, node) = setup_with(&[]);
+    let large = "x".repeat(40_000);
+    let answer = node.request("GET", "/rooms/r", &[("x-large", &*large)], "");
+    assert_eq!(answer.status, 431);
+    let many: Vec<(String, String)> = (0..200)
+        .map(|number| (format!("x-{number}"), "y".to_owned()))
+        .collect();
+    let many: Vec<(&str, &str)> = many
+        .iter()
+        .map(|(name, value)| (&**name, &**value))
+        .collect();
+    assert_eq!(node.request("GET", "/rooms/r", &many, "").status, 431);
+    let answer = node.get(&format!("/rooms/r?x={large}"));
+    assert!([414, 431].contains(&answer.status), "{answer:?}");
+}
