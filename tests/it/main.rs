@@ -5,4 +5,5 @@
 
 mod checker;
 mod conformance;
+mod faults;
 mod harness;
