@@ -88,6 +88,6 @@ async fn a_thousand_resume_at_once() {
         sockets.push(socket);
     }
     let read = reads(&world.redis) - before;
-    eprintln!("{read} reads");
+    eprintln!("{read} reads: {}", world.redis.cli(&["INFO", "commandstats"]));
     assert!((1..=10).contains(&read), "{read} reads for 1,000 clients");
 }

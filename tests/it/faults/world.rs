@@ -160,7 +160,7 @@ impl World {
 
     pub(super) fn publisher(&mut self, way: Way, every: Duration, depth: usize) {
         let publisher = Publisher {
-            name: format!("{way:?} {}", self.publisher_tasks.len()),
+            name: format!("{way:?} {:x}", self.random.random::<u32>()),
             room: ROOM.to_owned(),
             pace: Pace { way, every, depth },
             ports: self.ports.clone(),
@@ -367,7 +367,10 @@ fn with_ids(stay: &[RawEvent], known: &HashMap<Bytes, EntryId>, lost: Lost) -> V
                 None => panic!("a raw client got {payload:?}, which was never published"),
             },
             RawEvent::Gap { from, reason } => {
-                let before = EntryId::new(from.ms, from.seq + 1);
+                let before = match from.seq.checked_add(1) {
+                    Some(seq) => EntryId::new(from.ms, seq),
+                    None => EntryId::new(from.ms + 1, 0),
+                };
                 let gap = Gap {
                     after: last,
                     before,
