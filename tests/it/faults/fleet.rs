@@ -68,9 +68,16 @@ pub(super) struct Seen {
 /// What a raw client sees.
 #[derive(Debug, Clone)]
 pub(super) enum RawEvent {
+    /// It came after a gap, and asked for what follows.
+    Resumed {
+        from: EntryId,
+    },
     Message(Bytes),
     /// The close that tells of a gap, and from where to go on.
-    Gap { from: EntryId, reason: GapReason },
+    Gap {
+        from: EntryId,
+        reason: GapReason,
+    },
 }
 
 impl Client {
@@ -105,7 +112,7 @@ impl Client {
         });
         let of_stays = seen.stays.iter().flatten().filter_map(|event| match event {
             RawEvent::Gap { reason, .. } => Some(*reason),
-            RawEvent::Message(_) => None,
+            RawEvent::Message(_) | RawEvent::Resumed { .. } => None,
         });
         let reasons: Vec<_> = of_events.chain(of_stays).collect();
         let trimmed = reasons
@@ -129,7 +136,9 @@ impl Client {
         loop {
             let known = ports.lock().unwrap().clone();
             let port = known[random.random_range(0..known.len())];
-            let leave = habit.churn.map(|most| random.random_range(Duration::ZERO..most));
+            let leave = habit
+                .churn
+                .map(|most| random.random_range(Duration::ZERO..most));
             let stay = self.stay(&room, port, &habit, leave);
             let came = tokio::select! {
                 came = stay => came,
@@ -178,7 +187,8 @@ impl Client {
         .await?;
         self.connections.fetch_add(1, Ordering::Relaxed);
         match from {
-            Some(from) => self.seen().events.push(Event::Reconnected { from }),
+            Some(from) if is_json => self.seen().events.push(Event::Reconnected { from }),
+            Some(from) => self.seen().stays.push(vec![RawEvent::Resumed { from }]),
             None if is_json => {}
             None => self.seen().stays.push(Vec::new()),
         }

@@ -249,7 +249,8 @@ impl Publisher {
                 }
                 Ok((_, body)) => {
                     self.told.answered(since);
-                    self.told.outcome_of(body["error"]["code"].as_str().unwrap())
+                    self.told
+                        .outcome_of(body["error"]["code"].as_str().unwrap())
                 }
             };
             self.told.record(&self.room, &one, outcome);
@@ -276,7 +277,11 @@ impl Publisher {
             number += 1;
             let one = self.attempt(number);
             let mut command = redis::cmd("XADD");
-            command.arg(&self.room).arg("*").arg("message").arg(&one.payload);
+            command
+                .arg(&self.room)
+                .arg("*")
+                .arg("message")
+                .arg(&one.payload);
             let adding = command.query_async::<String>(&mut redis);
             let outcome = match timeout(GIVE_UP, adding).await {
                 Ok(Ok(id)) => {

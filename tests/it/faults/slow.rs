@@ -9,9 +9,9 @@ use super::fleet::Kind;
 use super::world::{Lost, ROOM, World};
 
 const SLOW: usize = 4;
-const ENTRIES: usize = 6_000;
+const ENTRIES: usize = 3_500;
 
-/// Entries of 2 KiB, 12 MB in all: beyond what kernel and window hold.
+/// Entries of 2 KiB, 7 MB in all: beyond what kernel and window hold.
 fn flood(world: &World) {
     let client = redis::Client::open(world.redis.url()).unwrap();
     let mut redis = client.get_connection().unwrap();
@@ -19,7 +19,12 @@ fn flood(world: &World) {
         let mut pipe = redis::pipe();
         for number in 0..100 {
             let text = format!("flood {}{}", hundred * 100 + number, ".".repeat(2048));
-            pipe.cmd("XADD").arg(ROOM).arg("*").arg("message").arg(text).ignore();
+            pipe.cmd("XADD")
+                .arg(ROOM)
+                .arg("*")
+                .arg("message")
+                .arg(text)
+                .ignore();
         }
         pipe.query::<()>(&mut redis).unwrap();
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::fleet::{Kind, open};
@@ -53,7 +53,7 @@ async fn a_thousand_resume_at_once() {
         world.redis.cli(&["XADD", ROOM, "*", "message", &text]);
     }
     let want: Vec<_> = world.redis.entries(ROOM)[1..].to_vec();
-    let before = reads(&world.redis);
+    let (before, began) = (reads(&world.redis), Instant::now());
     let port = world.nodes[0].port();
     let path = format!("/rooms/{ROOM}?format=json&from={from}");
     let mut coming = FuturesUnordered::new();
@@ -88,6 +88,11 @@ async fn a_thousand_resume_at_once() {
         sockets.push(socket);
     }
     let read = reads(&world.redis) - before;
-    eprintln!("{read} reads: {}", world.redis.cli(&["INFO", "commandstats"]));
-    assert!((1..=10).contains(&read), "{read} reads for 1,000 clients");
+    // The tail looks after its stream every now and then, and did meanwhile, too.
+    let idle = reads(&world.redis);
+    sleep(began.elapsed()).await;
+    let by_tail = reads(&world.redis) - idle;
+    eprintln!("{read} reads, {by_tail} when idle for as long");
+    let read = read.saturating_sub(by_tail);
+    assert!(read <= 10, "{read} reads for 1,000 clients");
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::fleet::Kind;
 use super::world::{Lost, ROOM, World};
 use crate::checker::Event;
+use crate::harness::clients::Ws;
 
 /// Clients that stay are told each time; the others are told, too, wherever they are then.
 async fn deleted(arguments: &[&str], commands: &[&[&str]]) {
@@ -25,7 +26,12 @@ async fn deleted(arguments: &[&str], commands: &[&[&str]]) {
     world.finish(Lost::Anything).await;
 }
 
-const DELETIONS: &[&[&str]] = &[&["DEL", ROOM], &["FLUSHALL"], &["UNLINK", ROOM], &["FLUSHDB"]];
+const DELETIONS: &[&[&str]] = &[
+    &["DEL", ROOM],
+    &["FLUSHALL"],
+    &["UNLINK", ROOM],
+    &["FLUSHDB"],
+];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deleted_while_blocking() {
@@ -40,6 +46,35 @@ async fn deleted_while_tracking() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deleted_with_tails_of_both_kinds() {
     deleted(&["--tail", "auto", "--tail-connections", "1"], DELETIONS).await;
+}
+
+/// Somebody saw that the stream is gone; somebody else comes back only once there is a new one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn away_while_deleted_and_begun_anew() {
+    let world = World::new(1, &[]);
+    let add = |text: &str| world.redis.cli(&["XADD", ROOM, "*", "message", text]);
+    let (mut here, _) = Ws::json(&world.nodes[0], ROOM, "now").await;
+    let known = add("known");
+    assert_eq!(here.frame().await["id"], known.as_str());
+    world.redis.cli(&["DEL", ROOM]);
+    assert_eq!(here.frame().await["reason"], "deleted");
+    let new = add("new");
+    assert_eq!(here.frame().await["id"], new.as_str());
+    let (mut back, _) = Ws::json(&world.nodes[0], ROOM, &known).await;
+    let gap = back.frame().await;
+    assert_eq!(
+        (&gap["type"], &gap["reason"]),
+        (&"gap".into(), &"deleted".into()),
+        "{gap}"
+    );
+    assert_eq!(
+        (&gap["after"], &gap["before"]),
+        (&known.into(), &new.as_str().into())
+    );
+    assert_eq!(back.frame().await["id"], new.as_str());
+    // Who was told of the end before lacks nothing.
+    let (mut other, _) = Ws::json(&world.nodes[0], ROOM, "0-0").await;
+    assert_eq!(other.frame().await["id"], new.as_str());
 }
 
 /// Deletes the stream and begins it with low IDs, at once or with a pause in between.

@@ -1,15 +1,15 @@
 //! A test's world: Redis, nodes, clients, publishers; and how it ends, with the checker.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tailcast::relay::entry::EntryId;
-use tailcast::relay::format::Gap;
+use tailcast::relay::format::GapReason;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -118,7 +118,7 @@ impl World {
         let habit = Habit {
             kind: Kind::Json,
             churn: None,
-            receive_buffer: Some(4096),
+            receive_buffer: Some(32 * 1024),
             reads: self.reading.subscribe(),
         };
         self.start_clients(count, &habit);
@@ -272,7 +272,12 @@ impl World {
         let mut end = EntryId::ZERO;
         let mut number = 0;
         loop {
-            if number == 0 || self.clients.iter().any(|one| one.kind == Kind::Raw && !raw(one)) {
+            if number == 0
+                || self
+                    .clients
+                    .iter()
+                    .any(|one| one.kind == Kind::Raw && !raw(one))
+            {
                 number += 1;
                 let text = format!("end {number}");
                 let id = self.redis.cli(&["XADD", ROOM, "*", "message", &text]);
@@ -329,7 +334,12 @@ impl World {
                 complete_to,
             };
             if client.kind != Kind::Raw {
-                clients.push(one(client.name.clone(), seen.events.clone(), Some(end)));
+                let lives = lives(&seen.events);
+                let newest = lives.len() - 1;
+                for (number, events) in lives.into_iter().enumerate() {
+                    let name = format!("{} life {number}", client.name);
+                    clients.push(one(name, events, (number == newest).then_some(end)));
+                }
                 continue;
             }
             for (number, stay) in seen.stays.iter().enumerate() {
@@ -350,12 +360,38 @@ impl World {
     }
 }
 
+/// Cuts a client's events where it went to another node right after it was told that the stream is
+/// not the one it was. That node may not know yet, and deliver what is lost once more before it
+/// tells the same. What a client got from there on is held against the stream by itself.
+fn lives(events: &[Event]) -> Vec<Vec<Event>> {
+    let mut lives = vec![Vec::new()];
+    let mut is_anew = false;
+    for event in events {
+        if let Event::Reconnected { from } = event
+            && is_anew
+        {
+            lives.push(vec![Event::Joined { head: *from }]);
+        }
+        is_anew = match event {
+            Event::Gap { reason, .. } => *reason != GapReason::Trimmed,
+            Event::Joined { .. } | Event::Reconnected { .. } => is_anew,
+            Event::Entry { .. } => false,
+        };
+        lives.last_mut().unwrap().push(event.clone());
+    }
+    lives
+}
+
 /// A raw client's events under the IDs that others know.
 fn with_ids(stay: &[RawEvent], known: &HashMap<Bytes, EntryId>, lost: Lost) -> Vec<Event> {
     let mut events = Vec::new();
     let mut last = EntryId::ZERO;
     for event in stay {
         match event {
+            RawEvent::Resumed { from } => {
+                last = *from;
+                events.push(Event::Joined { head: last });
+            }
             RawEvent::Message(payload) => match known.get(payload) {
                 Some(id) => {
                     last = *id;
@@ -371,15 +407,10 @@ fn with_ids(stay: &[RawEvent], known: &HashMap<Bytes, EntryId>, lost: Lost) -> V
                     Some(seq) => EntryId::new(from.ms, seq),
                     None => EntryId::new(from.ms + 1, 0),
                 };
-                let gap = Gap {
+                events.push(Event::Gap {
                     after: last,
                     before,
                     reason: *reason,
-                };
-                events.push(Event::Gap {
-                    after: gap.after,
-                    before: gap.before,
-                    reason: gap.reason,
                 });
             }
         }
@@ -391,7 +422,10 @@ fn with_ids(stay: &[RawEvent], known: &HashMap<Bytes, EntryId>, lost: Lost) -> V
 fn told(client: &Client) -> String {
     let seen = client.seen();
     let newest = seen.events.iter().rev().take(3).collect::<Vec<_>>();
-    let stay = seen.stays.last().map(|stay| stay.iter().rev().take(2).collect::<Vec<_>>());
+    let stay = seen
+        .stays
+        .last()
+        .map(|stay| stay.iter().rev().take(2).collect::<Vec<_>>());
     format!(
         "{}: at {:?}, {} connections, newest {newest:?} {stay:?}, errors {:?}",
         client.name,
