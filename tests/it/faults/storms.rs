@@ -27,7 +27,9 @@ async fn two_hundred_clients_that_never_stay() {
     world.stop_publishing().await;
     let connections = world.clients.iter();
     let connections = connections.map(|client| client.connections.load(Ordering::Relaxed));
-    assert!(connections.clone().sum::<usize>() > 2_000);
+    let (least, all) = (connections.clone().min(), connections.sum::<usize>());
+    assert!(least > Some(1) && all > 800, "no storm: {least:?}, {all}");
+    assert!(world.told.stored() > 300, "{} stored", world.told.stored());
     world.finish(Lost::Nothing).await;
 }
 

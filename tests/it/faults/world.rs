@@ -10,6 +10,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tailcast::relay::entry::EntryId;
 use tailcast::relay::format::GapReason;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -45,6 +46,8 @@ pub(super) struct World {
     stop_clients: watch::Sender<bool>,
     stop_publishers: watch::Sender<bool>,
     client_tasks: Vec<JoinHandle<()>>,
+    /// Publishers have a thread of their own, so that a crowd of clients does not slow them down.
+    publishing: Option<Runtime>,
     publisher_tasks: Vec<JoinHandle<()>>,
 }
 
@@ -68,6 +71,11 @@ impl World {
         // What was answered is in the file, then, even while the file system is slow: with
         // `everysec` Redis puts off writing for up to 2 s.
         let redis = RedisServer::start_with(&["--appendfsync", "no"]);
+        let publishing = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
         let mut world = World {
             redis,
             nodes: Vec::new(),
@@ -85,6 +93,7 @@ impl World {
             stop_clients: watch::Sender::new(false),
             stop_publishers: watch::Sender::new(false),
             client_tasks: Vec::new(),
+            publishing: Some(publishing),
             publisher_tasks: Vec::new(),
         };
         for _ in 0..nodes {
@@ -118,7 +127,8 @@ impl World {
         let habit = Habit {
             kind: Kind::Json,
             churn: None,
-            receive_buffer: Some(32 * 1024),
+            // Below a segment of the loopback's, TCP itself would be what is slow afterwards.
+            receive_buffer: Some(256 * 1024),
             reads: self.reading.subscribe(),
         };
         self.start_clients(count, &habit);
@@ -169,7 +179,8 @@ impl World {
             seed: self.random.random(),
             stop: self.stop_publishers.subscribe(),
         };
-        self.publisher_tasks.push(tokio::spawn(publisher.run()));
+        let publishing = self.publishing.as_ref().unwrap();
+        self.publisher_tasks.push(publishing.spawn(publisher.run()));
     }
 
     /// A time of the schedule.
@@ -437,6 +448,9 @@ fn told(client: &Client) -> String {
 
 impl Drop for World {
     fn drop(&mut self) {
+        if let Some(publishing) = self.publishing.take() {
+            publishing.shutdown_background();
+        }
         if std::thread::panicking() {
             for (number, node) in self.nodes.iter().enumerate() {
                 let log = node.stderr();
