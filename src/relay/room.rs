@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::batch::{self, Memo, Pending};
 use super::cursor::Cursor;
@@ -28,6 +28,8 @@ pub(super) struct Room {
     state: Mutex<State>,
     /// Whether the tail has a cursor yet, or why not.
     opened: watch::Sender<Opened>,
+    /// Rings whenever the tail brought something.
+    moved: Notify,
     pages: Mutex<HashMap<PageKey, SharedPage>>,
     pub(super) seats: Box<[Seats]>,
     itself: Weak<Room>,
@@ -95,6 +97,7 @@ impl Room {
                 reported: 0,
             }),
             opened: watch::Sender::new(Opened::Waiting),
+            moved: Notify::new(),
             pages: Mutex::default(),
             seats: shared.fanout.seats(),
             shared,
@@ -238,34 +241,71 @@ impl Room {
 
     /// Resumes after an ID that a client has.
     async fn start_after(&self, id: EntryId) -> Result<Start, LogError> {
-        let start = self.start_at(|window| Cursor::after(id, window.lineage()));
-        let (head, spot) = {
-            let state = self.state();
-            (state.window.head(), state.window.locate(&start.cursor))
-        };
-        if id > head {
+        loop {
+            let (start, head, spot, unknown) = {
+                let window = &self.state().window;
+                let cursor = Cursor::after(id, window.lineage());
+                let unknown = window.unknown_before(id);
+                let start = Start { cursor, gap: None };
+                (start, window.head(), window.locate(&cursor), unknown)
+            };
+            if let Some((before, reason)) = unknown {
+                let gap = Gap {
+                    after: id,
+                    before,
+                    reason,
+                };
+                let cursor = Cursor::nominal(before.predecessor(), start.cursor.lineage);
+                return Ok(Start {
+                    cursor,
+                    gap: Some(gap),
+                });
+            }
+            if id <= head {
+                if spot == Spot::Behind {
+                    // The usual case of a reconnect storm: a little below the window, and room in
+                    // it.
+                    self.fetch_older().await?;
+                }
+                return Ok(start);
+            }
             // Another node may have read further than this one; only the stream itself knows.
             self.shared.stats.log_reads.add(1);
             let reason = match self.shared.log.state(&self.name).await? {
-                None => Some(GapReason::Deleted),
-                Some(state) if state.last < id => Some(GapReason::Rewound),
-                Some(_) => None,
+                None => GapReason::Deleted,
+                Some(state) if state.last < id => GapReason::Rewound,
+                Some(_) => {
+                    // Whether it's still the stream that this node follows shows once its tail is
+                    // as far; a cursor set before might be told of a loss from before its time.
+                    self.until_past(id, start.cursor.lineage).await?;
+                    continue;
+                }
             };
-            if let Some(reason) = reason {
-                let mut resumed =
-                    self.start_at(|window| Cursor::after(window.head(), window.lineage()));
-                resumed.gap = Some(Gap {
-                    after: id,
-                    before: batch::successor(resumed.cursor.id),
-                    reason,
-                });
-                return Ok(resumed);
-            }
-        } else if spot == Spot::Behind {
-            // The usual case of a reconnect storm: a little below the window, and room in it.
-            self.fetch_older().await?;
+            let mut resumed =
+                self.start_at(|window| Cursor::after(window.head(), window.lineage()));
+            resumed.gap = Some(Gap {
+                after: id,
+                before: batch::successor(resumed.cursor.id),
+                reason,
+            });
+            return Ok(resumed);
         }
-        Ok(start)
+    }
+
+    /// Waits until the tail has come to this ID, or has found another stream.
+    async fn until_past(&self, id: EntryId, lineage: u32) -> Result<(), LogError> {
+        loop {
+            let mut moved = std::pin::pin!(self.moved.notified());
+            moved.as_mut().enable();
+            self.wait_open().await?;
+            {
+                let window = &self.state().window;
+                if window.head() >= id || window.lineage() != lineage {
+                    return Ok(());
+                }
+            }
+            moved.await;
+        }
     }
 
     /// Waits until the tail has its cursor. Errors that pass by themselves are waited out.
@@ -398,6 +438,7 @@ impl Room {
                 changed
             });
         }
+        self.moved.notify_waiters();
         if is_new && let Some(room) = self.itself.upgrade() {
             self.shared.fanout.wake(&room);
         }
@@ -446,6 +487,7 @@ impl Feed for Room {
             *opened = Opened::Failed(error.clone());
             true
         });
+        self.moved.notify_waiters();
     }
 }
 

@@ -160,6 +160,24 @@ impl Window {
         }
     }
 
+    /// The first entry of a stream that began anew, or went on anew, under this node's eyes, if
+    /// `id` is an ID from before that which the stream does not have: it can only be from what was
+    /// lost. With what became of that.
+    pub(super) fn unknown_before(&self, id: EntryId) -> Option<(EntryId, GapReason)> {
+        let reason = match self.below {
+            _ if self.lineage > 0 => self.origin_reason,
+            Below::Nothing(reason) if self.floor == EntryId::ZERO => reason,
+            _ => return None,
+        };
+        match self.item(self.lineage_base)? {
+            // Right before an entry is where a gap told its client to go on.
+            Item::Entry(first) if self.origin < id && id < first.id.predecessor() => {
+                Some((first.id, reason))
+            }
+            _ => None,
+        }
+    }
+
     /// Entries of the current lineage that are here.
     pub(super) fn lineage_len(&self) -> usize {
         (self.end() - self.lineage_base.max(self.base)) as usize

@@ -6,4 +6,5 @@
 mod checker;
 mod conformance;
 mod contract;
+mod faults;
 mod harness;
