@@ -210,9 +210,11 @@ impl Room {
     /// Resumes after an ID that a client has.
     async fn start_after(&self, id: EntryId) -> Result<Start, LogError> {
         let start = self.start_at(|window| Cursor::after(id, window.lineage()));
-        let (head, spot) = {
+        let (head, spot, is_known) = {
             let state = self.state();
-            (state.window.head(), state.window.locate(&start.cursor))
+            let window = &state.window;
+            let is_known = id == window.floor() || id == window.head() || window.find(id).is_some();
+            (window.head(), window.locate(&start.cursor), is_known)
         };
         if id > head {
             // Another node may have read further than this one; only the stream itself knows.
@@ -235,6 +237,24 @@ impl Room {
         } else if spot == Spot::Behind {
             // The usual case of a reconnect storm: a little below the window, and room in it.
             self.fetch_older().await?;
+        } else if !is_known {
+            // Inside the window, and not of it: removed since, or from before a deletion.
+            self.shared.stats.log_reads.add(1);
+            let log = self.shared.log.as_ref();
+            let outcome = page::read(log, &self.name, start.cursor, head, 1).await?;
+            if let PageOutcome::Page(page) = outcome
+                && let Some((upto, reason)) = page.lost.filter(|(upto, _)| id < *upto)
+            {
+                let gap = Gap {
+                    after: id,
+                    before: batch::successor(upto),
+                    reason,
+                };
+                return Ok(Start {
+                    cursor: Cursor::after(upto, start.cursor.lineage),
+                    gap: Some(gap),
+                });
+            }
         }
         Ok(start)
     }
