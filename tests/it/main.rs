@@ -6,4 +6,5 @@
 mod checker;
 mod conformance;
 mod harness;
+mod imports;
 mod simulation;

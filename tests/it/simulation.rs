@@ -14,7 +14,8 @@
 //!   looked, so that its counts are by chance what they were;
 //! - entries that came and went while the tail stood on no entry, the stream being empty;
 //! - an ID from an earlier life of the stream, brought by a client that was away, where the new
-//!   life's IDs began lower and have since passed it.
+//!   life's IDs began lower and have since passed it;
+//! - a position of `0-0`, which is the start and not a cursor.
 
 mod history;
 mod log;
@@ -100,6 +101,9 @@ fn lies_are_caught() {
         };
         let caught = (0..seeds).filter(caught).count();
         println!("{lie:?}: caught in {caught} of {seeds} runs");
-        assert!(caught * 100 >= percent * seeds as usize, "{lie:?}: {caught}");
+        assert!(
+            caught * 100 >= percent * seeds as usize,
+            "{lie:?}: {caught}"
+        );
     }
 }

@@ -61,7 +61,12 @@ impl History {
     }
 
     /// What a client in this room was not told.
-    pub(super) fn check(&self, client: &str, began: Option<usize>, events: &[Event]) -> Vec<String> {
+    pub(super) fn check(
+        &self,
+        client: &str,
+        began: Option<usize>,
+        events: &[Event],
+    ) -> Vec<String> {
         let mut faults = Vec::new();
         let mut at = began;
         let mut seen = HashSet::new();

@@ -48,6 +48,11 @@ impl MockWire {
         }
     }
 
+    /// Whether it was broken off; a client notices that by itself.
+    pub(super) fn is_broken(&self) -> bool {
+        self.socket().broken
+    }
+
     /// Takes no more until the next refill.
     pub(super) fn stall(&self) {
         self.socket().room = 0;
@@ -136,7 +141,9 @@ impl Frame {
             JOINED => Frame::Joined {
                 room,
                 id: id(),
-                began: usize::try_from(number()).ok().filter(|at| *at != usize::MAX),
+                began: usize::try_from(number())
+                    .ok()
+                    .filter(|at| *at != usize::MAX),
             },
             FAILED => Frame::Failed { room },
             ENTRY => {
