@@ -64,7 +64,7 @@ impl FarLog {
 
     /// Distorts a list of entries.
     fn distort(&self, entries: &mut Vec<Entry>, drops: Lie, swaps: Lie, doubles: Lie) {
-        let Some(lie) = self.lie.filter(|_| entries.len() >= 2 && self.dice(3)) else {
+        let Some(lie) = self.lie.filter(|_| entries.len() >= 2) else {
             return;
         };
         let at = self.rng.lock().unwrap().random_range(0..entries.len() - 1);

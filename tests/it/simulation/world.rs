@@ -730,12 +730,12 @@ impl World {
 
     async fn judge(self, mut faults: Vec<String>) -> Report {
         let mut run = Run::default();
-        let histories = self.histories();
+        let histories = std::mem::take(&mut *self.histories());
         for (room, history) in histories.iter().enumerate() {
             let entries = truth(&self.log, &name(room)).await;
             let last = entries.last().map(|(id, _)| *id);
             // The checker can't tell a trimmed entry from a lost one, nor knows of XDEL.
-            let checked = !history.removed && !(history.trimmed && history.lost);
+            let checked = !(history.removed || history.trimmed && history.lost);
             for record in self.records.iter().filter(|record| record.room == room) {
                 faults.extend(history.check(&record.name, record.began, &record.events));
                 // The checker knows a lost end by the gap that tells of it, which one who left before
