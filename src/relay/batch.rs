@@ -272,3 +272,6 @@ pub(super) fn from_page(page: &Page, room: &RoomName, format: &Format, start: &C
     }
     builder.finish(start)
 }
+
+#[cfg(test)]
+mod tests;

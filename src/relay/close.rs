@@ -98,3 +98,6 @@ impl CloseReason {
         Cow::Owned(text[..end].to_owned())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -202,3 +202,6 @@ impl fmt::Debug for Entry {
         write!(f, "Entry({} {:?})", self.id, self.fields)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -126,7 +126,12 @@ impl Follower {
             GapReason::Trimmed
         });
         self.first = state.first;
-        self.added = state.added.filter(|_| state.last == head);
+        self.added = match newest.last() {
+            _ if state.last == head => state.added,
+            // The first entries came between the survey's two looks; none of them is read.
+            None => state.added.map(|added| added.saturating_sub(state.len)),
+            Some(_) => None,
+        };
         Window::new(head, newest, whole)
     }
 

@@ -290,9 +290,10 @@ impl Outlet {
         false
     }
 
-    /// Goes on until this connection is level with all its rooms.
+    /// Goes on until this connection is level with all its rooms. It begins when the socket was
+    /// found full, so it waits first: a look at the rooms before would only read pages for nothing.
     async fn drain(self: Arc<Self>) {
-        while self.drain_step() {
+        loop {
             let writable = std::future::poll_fn(|cx| self.wire.poll_writable(cx));
             let is_stuck = match self.slow_timeout {
                 None => writable.await.is_err(),
@@ -307,6 +308,9 @@ impl Outlet {
             if is_stuck {
                 let reason = CloseReason::Timeout("stopped reading; reconnect to go on".into());
                 self.fail(&mut self.out(), reason);
+            }
+            if !self.drain_step() {
+                return;
             }
         }
     }

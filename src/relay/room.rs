@@ -72,6 +72,8 @@ enum PageKey {
     Older,
     /// Entries for cursors that stand here.
     After(EntryId, bool, u32, usize),
+    /// Whether this ID is one that the stream lost.
+    Unknown(EntryId, u32),
 }
 
 type SharedPage = Shared<BoxFuture<'static, Result<PageOutcome, LogError>>>;
@@ -83,6 +85,20 @@ pub(super) struct Start {
     pub(super) cursor: Cursor,
     /// The position asked for is unknown to the stream; to be told before anything else.
     pub(super) gap: Option<Gap>,
+}
+
+impl Start {
+    /// Goes on after `upto`, with a gap told first.
+    fn behind_gap(cursor: Cursor, upto: EntryId, reason: GapReason) -> Self {
+        Start {
+            cursor: Cursor::after(upto, cursor.lineage),
+            gap: Some(Gap {
+                after: cursor.id,
+                before: batch::successor(upto),
+                reason,
+            }),
+        }
+    }
 }
 
 impl Room {
@@ -241,33 +257,41 @@ impl Room {
 
     /// Resumes after an ID that a client has.
     async fn start_after(&self, id: EntryId) -> Result<Start, LogError> {
+        let mut is_filled = false;
         loop {
-            let (start, head, spot, unknown) = {
+            let (cursor, head, spot, unknown, is_known) = {
                 let window = &self.state().window;
                 let cursor = Cursor::after(id, window.lineage());
+                let is_known =
+                    id == window.floor() || id == window.head() || window.find(id).is_some();
                 let unknown = window.unknown_before(id);
-                let start = Start { cursor, gap: None };
-                (start, window.head(), window.locate(&cursor), unknown)
+                (
+                    cursor,
+                    window.head(),
+                    window.locate(&cursor),
+                    unknown,
+                    is_known,
+                )
             };
             if let Some((before, reason)) = unknown {
-                let gap = Gap {
-                    after: id,
-                    before,
-                    reason,
-                };
-                let cursor = Cursor::nominal(before.predecessor(), start.cursor.lineage);
-                return Ok(Start {
-                    cursor,
-                    gap: Some(gap),
-                });
+                return Ok(Start::behind_gap(cursor, before.predecessor(), reason));
             }
             if id <= head {
-                if spot == Spot::Behind {
+                if spot == Spot::Behind && !is_filled {
                     // The usual case of a reconnect storm: a little below the window, and room in
                     // it.
+                    is_filled = true;
                     self.fetch_older().await?;
+                    continue;
                 }
-                return Ok(start);
+                let is_inside = matches!(spot, Spot::At(_));
+                if is_inside
+                    && !is_known
+                    && let Some((upto, reason)) = self.lost_after(cursor).await?
+                {
+                    return Ok(Start::behind_gap(cursor, upto, reason));
+                }
+                return Ok(Start { cursor, gap: None });
             }
             // Another node may have read further than this one; only the stream itself knows.
             self.shared.stats.log_reads.add(1);
@@ -277,19 +301,31 @@ impl Room {
                 Some(_) => {
                     // Whether it's still the stream that this node follows shows once its tail is
                     // as far; a cursor set before might be told of a loss from before its time.
-                    self.until_past(id, start.cursor.lineage).await?;
+                    self.until_past(id, cursor.lineage).await?;
                     continue;
                 }
             };
-            let mut resumed =
-                self.start_at(|window| Cursor::after(window.head(), window.lineage()));
-            resumed.gap = Some(Gap {
-                after: id,
-                before: batch::successor(resumed.cursor.id),
-                reason,
-            });
-            return Ok(resumed);
+            let head = self.state().window.head();
+            return Ok(Start::behind_gap(cursor, head, reason));
         }
+    }
+
+    /// What became of entries right after an ID inside the window that is none of its entries:
+    /// removed one by one since, or from before a deletion. One read for all who stand there.
+    async fn lost_after(&self, cursor: Cursor) -> Result<Option<(EntryId, GapReason)>, LogError> {
+        let outcome = self
+            .single_flight(PageKey::Unknown(cursor.id, cursor.lineage), |room| {
+                async move {
+                    let head = room.state().window.head();
+                    page::read(room.shared.log.as_ref(), &room.name, cursor, head, 1).await
+                }
+                .boxed()
+            })
+            .await?;
+        Ok(match outcome {
+            PageOutcome::Page(page) => page.lost.filter(|(upto, _)| cursor.id < *upto),
+            PageOutcome::Rewound => None,
+        })
     }
 
     /// Waits until the tail has come to this ID, or has found another stream.

@@ -10,33 +10,59 @@ use tailcast::relay::log::{
     Append, AppendError, Feed, Log, LogError, Next, Range, Read, StreamState, Survey,
 };
 use tailcast::store::memory::{self, MemoryLog};
+use tailcast::store::redis::{self, RedisLog, TailMode};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::harness::redis_server::RedisServer;
 use crate::harness::{PATIENCE, room, until};
 
 #[tokio::test]
 async fn memory() {
-    run(async || MemoryLog::new(memory::Settings::default())).await;
+    run(|| Arc::new(MemoryLog::new(memory::Settings::default()))).await;
+}
+
+async fn over_redis(tail_mode: TailMode) {
+    let server = RedisServer::start();
+    let settings = redis::Settings {
+        url: server.url(),
+        tail_mode,
+        // Fewer than the suite has rooms, so that both kinds of tail are used.
+        tail_connections: 16,
+        ..redis::Settings::default()
+    };
+    run(|| RedisLog::start(settings.clone()).unwrap()).await;
+}
+
+#[tokio::test]
+async fn redis_auto() {
+    over_redis(TailMode::Auto).await;
+}
+
+#[tokio::test]
+async fn redis_block() {
+    over_redis(TailMode::Block).await;
+}
+
+#[tokio::test]
+async fn redis_track() {
+    over_redis(TailMode::Track).await;
 }
 
 /// The suite. `make` gives a new log on every call; they may share one server.
-pub(crate) async fn run<L: Log>(make: impl AsyncFn() -> L) {
-    let make = async || {
-        let log: Arc<dyn Log> = Arc::new(make().await);
-        log
-    };
-    appends_in_order(make().await).await;
-    keys_repeat(make().await).await;
-    ranges(make().await).await;
-    nothing_there(make().await).await;
-    states(make().await).await;
-    any_bytes(make().await).await;
-    tail_from_before_the_first(make().await).await;
-    tail_of_a_long_stream(make().await).await;
-    two_tails(make().await).await;
-    many_rooms(make().await).await;
-    dropped_tail(make().await).await;
+pub(crate) async fn run<L: Log>(make: impl Fn() -> Arc<L>) {
+    let make = || -> Arc<dyn Log> { make() };
+    appends_in_order(make()).await;
+    keys_repeat(make()).await;
+    ranges(make()).await;
+    nothing_there(make()).await;
+    states(make()).await;
+    any_bytes(make()).await;
+    tail_from_before_the_first(make()).await;
+    tail_of_a_long_stream(make()).await;
+    two_tails(make()).await;
+    many_rooms(make()).await;
+    dropped_tail(make()).await;
 }
 
 async fn appends_in_order(log: Arc<dyn Log>) {

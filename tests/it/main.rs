@@ -8,3 +8,5 @@ mod conformance;
 mod contract;
 mod faults;
 mod harness;
+mod imports;
+mod simulation;
