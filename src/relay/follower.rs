@@ -30,6 +30,8 @@ const SURVEY_NEWEST: usize = 100;
 pub(super) struct Follower {
     opened: bool,
     survey: bool,
+    /// The witness was another entry under the cursor's ID.
+    another: bool,
     /// Entries that came without a witness, until the survey.
     pending: Vec<Entry>,
     /// How many entries the stream had ever had when its end was the cursor, where that's known.
@@ -59,10 +61,16 @@ impl Follower {
         if !self.opened || read.after != window.head() {
             return;
         }
+        let is_another = |found: &Entry| {
+            let known = window.find(found.id);
+            known.is_some_and(|known| known.fields != found.fields)
+        };
+        let is_another = read.cursor_entry.as_ref().is_some_and(is_another);
+        self.another = is_another;
         match read.cursor_present {
-            Some(true) => self.deliver(window, read.entries),
+            Some(true) if !is_another => self.deliver(window, read.entries),
             None if read.entries.is_empty() => {}
-            Some(false) | None => {
+            Some(_) | None => {
                 self.pending = read.entries;
                 self.survey = true;
             }
@@ -72,6 +80,7 @@ impl Follower {
     pub(super) fn on_survey(&mut self, window: &mut Window, survey: Survey) {
         self.survey = false;
         let pending = std::mem::take(&mut self.pending);
+        let another = std::mem::take(&mut self.another);
         let Survey { state, newest } = survey;
         if !self.opened {
             self.opened = true;
@@ -85,7 +94,8 @@ impl Follower {
             }
             return;
         };
-        if state.last < head {
+        // An ID that's given out again: begun anew, perhaps in the same millisecond.
+        if state.last < head || another {
             self.on_rewound(window, &state, &newest);
         } else if state.last == head {
             self.added = state.added;

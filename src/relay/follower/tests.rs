@@ -110,6 +110,7 @@ impl Model {
             after,
             cursor_present: (after != EntryId::ZERO)
                 .then(|| self.held().iter().any(|entry| entry.id == after)),
+            cursor_entry: self.held().iter().find(|held| held.id == after).map(entry),
             entries: self
                 .held()
                 .iter()

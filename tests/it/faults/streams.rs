@@ -77,6 +77,36 @@ async fn away_while_deleted_and_begun_anew() {
     assert_eq!(other.frame().await["id"], new.as_str());
 }
 
+/// A stream begun anew in the very millisecond gives out the ID that everybody has last.
+async fn begun_with_the_same_id(mode: &str) {
+    let world = World::new(1, &["--tail", mode]);
+    let (mut here, _) = Ws::json(&world.nodes[0], ROOM, "now").await;
+    world.redis.cli(&["XADD", ROOM, "5-1", "message", "old"]);
+    assert_eq!(here.frame().await["id"], "5-1");
+    let script = "redis.call('del', KEYS[1]) \
+        redis.call('xadd', KEYS[1], '5-1', 'message', 'new') \
+        redis.call('xadd', KEYS[1], '5-2', 'message', 'newer')";
+    world.redis.cli(&["EVAL", script, "1", ROOM]);
+    let gap = here.frame().await;
+    assert_eq!(gap["type"], "gap", "{gap}");
+    loop {
+        let entry = here.frame_of("entry").await;
+        if entry["id"] == "5-2" {
+            break;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn begun_with_the_same_id_while_blocking() {
+    begun_with_the_same_id("block").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn begun_with_the_same_id_while_tracking() {
+    begun_with_the_same_id("track").await;
+}
+
 /// Deletes the stream and begins it with low IDs, at once or with a pause in between.
 async fn begun_with_lower_ids(mode: &str) {
     let mut world = World::new(2, &["--tail", mode]);
