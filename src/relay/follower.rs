@@ -25,15 +25,23 @@ use super::window::Window;
 /// parted from what was read, in one read of about 35 µs of Redis time.
 const SURVEY_NEWEST: usize = 100;
 
+/// A survey that does not reach back to what is known is made ten times as deep, up to this: what a
+/// stream holds by default.
+const SURVEY_DEEPEST: usize = 10_000;
+
 /// The tail's side of a room; its cursor is the window's head.
 #[derive(Debug, Default)]
 pub(super) struct Follower {
     opened: bool,
     survey: bool,
+    /// How many times deeper than usual the survey is to be, as a power of ten.
+    depth: u32,
     /// A survey just found nothing amiss though the cursor's entry is gone. One read that finds it
     /// gone again, and nothing new, is let pass: without this, read and survey would chase each
     /// other; with more, a stream that is replaced now would be noticed late.
     excused: bool,
+    /// The witness was another entry under the cursor's ID.
+    another: bool,
     /// Entries that came without a witness, until the survey.
     pending: Vec<Entry>,
     /// How many entries the stream had ever had when its end was the cursor, where that's known.
@@ -50,7 +58,7 @@ impl Follower {
     pub(super) fn next(&self, window: &Window) -> Next {
         if self.survey || !self.opened {
             Next::Survey {
-                newest: SURVEY_NEWEST,
+                newest: SURVEY_NEWEST * 10_usize.pow(self.depth),
             }
         } else {
             Next::Read {
@@ -63,11 +71,17 @@ impl Follower {
         if !self.opened || read.after != window.head() {
             return;
         }
+        let is_another = |found: &Entry| {
+            let known = window.find(found.id);
+            known.is_some_and(|known| known.fields != found.fields)
+        };
+        let is_another = read.cursor_entry.as_ref().is_some_and(is_another);
+        self.another = is_another;
         match read.cursor_present {
-            Some(true) => self.deliver(window, read.entries),
+            Some(true) if !is_another => self.deliver(window, read.entries),
             None if read.entries.is_empty() => {}
             Some(false) if read.entries.is_empty() && self.excused => self.excused = false,
-            Some(false) | None => {
+            Some(_) | None => {
                 self.pending = read.entries;
                 self.survey = true;
             }
@@ -77,6 +91,7 @@ impl Follower {
     pub(super) fn on_survey(&mut self, window: &mut Window, survey: Survey) {
         self.survey = false;
         let pending = std::mem::take(&mut self.pending);
+        let another = std::mem::take(&mut self.another);
         let Survey { state, newest } = survey;
         if !self.opened {
             self.opened = true;
@@ -90,7 +105,16 @@ impl Follower {
             }
             return;
         };
-        if state.last < head {
+        let asked = SURVEY_NEWEST * 10_usize.pow(self.depth);
+        if asked < SURVEY_DEEPEST && falls_short(window, &state, &newest, asked) {
+            // Many entries came since. Decided on these alone, what is known would seem new.
+            (self.depth, self.survey) = (self.depth + 1, true);
+            (self.pending, self.another) = (pending, another);
+            return;
+        }
+        self.depth = 0;
+        // An ID that's given out again: begun anew, perhaps in the same millisecond.
+        if state.last < head || another {
             self.on_rewound(window, &state, &newest);
         } else if state.last == head {
             self.added = state.added;
@@ -260,6 +284,14 @@ impl Follower {
             }
         }
     }
+}
+
+/// Whether a survey brought only part of the stream, and none of what the window knows, though the
+/// stream begins before the window's end.
+fn falls_short(window: &Window, state: &StreamState, newest: &[Entry], asked: usize) -> bool {
+    let begins_before = state.first.is_some_and(|first| first <= window.head());
+    let is_known = |entry: &Entry| entry.id <= window.floor() || is_known(window, entry);
+    newest.len() >= asked && begins_before && !newest.iter().any(is_known)
 }
 
 /// Whether this very entry was read before.

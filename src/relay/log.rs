@@ -80,6 +80,8 @@ pub struct Read {
     /// Whether the entry at the cursor itself was still there, looked up together with the read or
     /// after it, never before it. `None` for `0-0`, where no entry can be.
     pub cursor_present: Option<bool>,
+    /// That entry: a stream begun anew may have given its ID out again.
+    pub cursor_entry: Option<Entry>,
     /// What follows the cursor, oldest first; the cursor's own entry is not among them.
     pub entries: Vec<Entry>,
 }

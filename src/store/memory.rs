@@ -313,6 +313,15 @@ impl Shared {
             after,
             cursor_present: (after != EntryId::ZERO)
                 .then(|| stream.is_some_and(|stream| stream.has(after))),
+            cursor_entry: stream.and_then(|stream| {
+                let at = Range {
+                    from: Bound::Included(after),
+                    to: Bound::Included(after),
+                    limit: 1,
+                    newest_first: false,
+                };
+                stream.range(at).pop()
+            }),
             entries: stream.map_or_else(Vec::new, |stream| {
                 stream.range(Range {
                     from: Bound::Excluded(after),

@@ -110,6 +110,7 @@ impl Model {
             after,
             cursor_present: (after != EntryId::ZERO)
                 .then(|| self.held().iter().any(|entry| entry.id == after)),
+            cursor_entry: self.held().iter().find(|held| held.id == after).map(entry),
             entries: self
                 .held()
                 .iter()
@@ -404,4 +405,33 @@ fn a_missing_cursor_is_surveyed_once_at_a_time() {
         assert_eq!(follower.next(&window), Next::Read { after });
     }
     assert_eq!(window.lineage(), 0);
+}
+
+#[test]
+fn a_rewound_stream_that_grew_far_is_surveyed_deeper() {
+    let mut model = Model::default();
+    (0..300).for_each(|_| model.add());
+    let mut follower = Follower::default();
+    let mut window = Window::new(EntryId::ZERO, Vec::new(), None);
+    let survey = |follower: &mut Follower, window: &mut Window, model: &Model| {
+        let mut asked = Vec::new();
+        while let Next::Survey { newest } = follower.next(window) {
+            asked.push(newest);
+            follower.on_survey(window, model.survey(newest));
+        }
+        asked
+    };
+    assert_eq!(survey(&mut follower, &mut window, &model), [100]);
+    // A failover loses ten entries, and 250 come before the tail is back.
+    let entries = model.entries.as_mut().unwrap();
+    entries.truncate(290);
+    let kept = entries[289].id;
+    (model.last, model.added, model.clock) = (kept, 290, kept.ms);
+    (0..250).for_each(|_| model.add());
+    let read = model.read(window.head());
+    follower.on_read(&mut window, read);
+    assert_eq!(survey(&mut follower, &mut window, &model), [100, 1_000]);
+    assert_eq!(window.head(), kept, "goes on where the two part");
+    follower.on_read(&mut window, model.read(kept));
+    assert_eq!(window.head(), model.last);
 }

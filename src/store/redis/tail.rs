@@ -216,12 +216,11 @@ fn hand_over(
 fn overlapped(after: EntryId, mut entries: Vec<Entry>) -> Read {
     let cursor_present =
         (after != EntryId::ZERO).then(|| entries.first().is_some_and(|first| first.id == after));
-    if cursor_present == Some(true) {
-        entries.remove(0);
-    }
+    let cursor_entry = (cursor_present == Some(true)).then(|| entries.remove(0));
     Read {
         after,
         cursor_present,
+        cursor_entry,
         entries,
     }
 }

@@ -105,15 +105,19 @@ fn hand_over_blocking(
     values: &mut impl Iterator<Item = redis::Value>,
 ) -> Result<(), LogError> {
     let entries = reply::stream(values.next().unwrap_or_default())?;
-    let cursor_present = match values.next() {
-        Some(value) => Some(!reply::entries(value)?.is_empty()),
-        None => None,
+    let (cursor_present, cursor_entry) = match values.next() {
+        Some(value) => {
+            let found = reply::entries(value)?.pop();
+            (Some(found.is_some()), found)
+        }
+        None => (None, None),
     };
     deliver(
         room.feed.as_ref(),
         Read {
             after,
             cursor_present,
+            cursor_entry,
             entries,
         },
     );

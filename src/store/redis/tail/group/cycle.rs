@@ -227,8 +227,8 @@ impl Members {
         let values = ask(connection, &pipe, ANSWER).await?;
         for ((index, after, entries), value) in reads.into_iter().zip(values) {
             let member = &mut self.members[index];
-            let present = match reply::entries(value) {
-                Ok(found) => !found.is_empty(),
+            let cursor_entry = match reply::entries(value) {
+                Ok(mut found) => found.pop(),
                 Err(error) => {
                     member.trouble(&error);
                     continue;
@@ -236,7 +236,8 @@ impl Members {
             };
             let read = Read {
                 after,
-                cursor_present: (after != EntryId::ZERO).then_some(present),
+                cursor_present: (after != EntryId::ZERO).then_some(cursor_entry.is_some()),
+                cursor_entry,
                 entries,
             };
             member.alone = deliver(member.room.feed.as_ref(), read);
