@@ -77,7 +77,7 @@ impl Follower {
         };
         let is_another = read.cursor_entry.as_ref().is_some_and(is_another);
         self.another = is_another;
-        match read.cursor_present {
+        match read.cursor_present() {
             Some(true) if !is_another => self.deliver(window, read.entries),
             None if read.entries.is_empty() => {}
             Some(false) if read.entries.is_empty() && self.excused => self.excused = false,

@@ -77,13 +77,18 @@ pub enum Next {
 pub struct Read {
     /// The cursor that was asked from.
     pub after: EntryId,
-    /// Whether the entry at the cursor itself was still there, looked up together with the read or
-    /// after it, never before it. `None` for `0-0`, where no entry can be.
-    pub cursor_present: Option<bool>,
-    /// That entry: a stream begun anew may have given its ID out again.
+    /// The witness: the cursor's own entry, if it was still there, looked up together with the read
+    /// or after it, never before it. A stream begun anew may have given its ID out again.
     pub cursor_entry: Option<Entry>,
     /// What follows the cursor, oldest first; the cursor's own entry is not among them.
     pub entries: Vec<Entry>,
+}
+
+impl Read {
+    /// Whether the cursor's entry was still there. `None` for `0-0`, where no entry can be.
+    pub fn cursor_present(&self) -> Option<bool> {
+        (self.after != EntryId::ZERO).then_some(self.cursor_entry.is_some())
+    }
 }
 
 /// How a stream stands.

@@ -311,8 +311,6 @@ impl Shared {
         let stream = streams.live(room, now);
         Ok(Read {
             after,
-            cursor_present: (after != EntryId::ZERO)
-                .then(|| stream.is_some_and(|stream| stream.has(after))),
             cursor_entry: stream.and_then(|stream| {
                 let at = Range {
                     from: Bound::Included(after),

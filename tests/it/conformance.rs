@@ -380,7 +380,12 @@ impl Feed for Collector {
         }
         assert_eq!(read.after, got.cursor, "the answer to what was asked");
         let there = (read.after != EntryId::ZERO).then_some(true);
-        assert_eq!(read.cursor_present, there, "nobody removed {}", read.after);
+        assert_eq!(
+            read.cursor_present(),
+            there,
+            "nobody removed {}",
+            read.after
+        );
         let entries = pairs(read.entries);
         assert!(entries.iter().all(|(id, _)| *id > read.after));
         got.cursor = entries.last().map_or(got.cursor, |(id, _)| *id);

@@ -226,11 +226,11 @@ impl Feed for Collector {
         if heard.cursor != Some(read.after) {
             heard.wrong = Some(format!("read after {}", read.after));
         }
-        if read.cursor_present.is_none() != (read.after == EntryId::ZERO) {
+        if read.cursor_present().is_none() != (read.after == EntryId::ZERO) {
             heard.wrong = Some("a witness where none can be, or none".to_owned());
         }
         // As a real feed would, but simpler: look again from scratch.
-        if read.cursor_present == Some(false) {
+        if read.cursor_present() == Some(false) {
             heard.gone += 1;
             heard.cursor = None;
             return;

@@ -108,8 +108,6 @@ impl Model {
     fn read(&self, after: EntryId) -> Read {
         Read {
             after,
-            cursor_present: (after != EntryId::ZERO)
-                .then(|| self.held().iter().any(|entry| entry.id == after)),
             cursor_entry: self.held().iter().find(|held| held.id == after).map(entry),
             entries: self
                 .held()

@@ -97,13 +97,6 @@ impl Stream {
         }
     }
 
-    /// Whether an entry has this very ID.
-    pub(super) fn has(&self, id: EntryId) -> bool {
-        self.entries
-            .binary_search_by_key(&id, |(id, _)| *id)
-            .is_ok()
-    }
-
     /// Whether anything follows `after`.
     pub(super) fn has_after(&self, after: EntryId) -> bool {
         self.entries.back().is_some_and(|(id, _)| *id > after)

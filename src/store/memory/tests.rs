@@ -221,7 +221,7 @@ async fn a_tail_through_everything() {
     // Nothing there: an empty answer after a while, and no word of a cursor.
     let start = Instant::now();
     let read = hears.recv().await.unwrap().unwrap();
-    assert_eq!((read.cursor_present, read.entries.len()), (None, 0));
+    assert_eq!((read.cursor_present(), read.entries.len()), (None, 0));
     assert_eq!(start.elapsed(), READ_WAIT);
 
     // An entry wakes it at once.
@@ -231,12 +231,15 @@ async fn a_tail_through_everything() {
     assert_eq!(read.entries[0].id, id);
     assert_eq!(start.elapsed(), Duration::ZERO);
     let read = hears.recv().await.unwrap().unwrap();
-    assert_eq!((read.after, read.cursor_present), (id, Some(true)));
+    assert_eq!((read.after, read.cursor_present()), (id, Some(true)));
 
     // A trimmed cursor is told with the answer.
     log.trim(&room(), 0);
     let read = hears.recv().await.unwrap().unwrap();
-    assert_eq!((read.cursor_present, read.entries.len()), (Some(false), 0));
+    assert_eq!(
+        (read.cursor_present(), read.entries.len()),
+        (Some(false), 0)
+    );
 
     // A failure is told at once, and again, until it's over.
     let start = Instant::now();

@@ -214,12 +214,11 @@ fn hand_over(
 
 /// A read that started before the cursor's own entry.
 fn overlapped(after: EntryId, mut entries: Vec<Entry>) -> Read {
-    let cursor_present =
-        (after != EntryId::ZERO).then(|| entries.first().is_some_and(|first| first.id == after));
-    let cursor_entry = (cursor_present == Some(true)).then(|| entries.remove(0));
+    let cursor_entry = (after != EntryId::ZERO
+        && entries.first().is_some_and(|first| first.id == after))
+    .then(|| entries.remove(0));
     Read {
         after,
-        cursor_present,
         cursor_entry,
         entries,
     }
@@ -241,7 +240,7 @@ mod tests {
         let entry = |id: &u64| Entry::new(EntryId::new(*id, 0), []);
         let read = overlapped(after, ids.iter().map(entry).collect());
         let ids = read.entries.iter().map(|entry| entry.id.ms).collect();
-        (read.cursor_present, ids)
+        (read.cursor_present(), ids)
     }
 
     #[test]

@@ -112,14 +112,11 @@ impl FarLog {
         };
         self.pause().await;
         (range.from, range.to, range.limit) = (Bound::Included(after), Bound::Included(after), 1);
-        let cursor_present = match after {
-            EntryId::ZERO => None,
-            _ => Some(!self.log.range(room, range).await?.is_empty()),
-        };
+        let cursor_entry = self.log.range(room, range).await?.pop();
         self.pause().await;
         Ok(Read {
             after,
-            cursor_present,
+            cursor_entry,
             entries,
         })
     }

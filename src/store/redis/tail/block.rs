@@ -105,18 +105,14 @@ fn hand_over_blocking(
     values: &mut impl Iterator<Item = redis::Value>,
 ) -> Result<(), LogError> {
     let entries = reply::stream(values.next().unwrap_or_default())?;
-    let (cursor_present, cursor_entry) = match values.next() {
-        Some(value) => {
-            let found = reply::entries(value)?.pop();
-            (Some(found.is_some()), found)
-        }
-        None => (None, None),
+    let cursor_entry = match values.next() {
+        Some(value) => reply::entries(value)?.pop(),
+        None => None,
     };
     deliver(
         room.feed.as_ref(),
         Read {
             after,
-            cursor_present,
             cursor_entry,
             entries,
         },

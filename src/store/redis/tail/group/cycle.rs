@@ -236,7 +236,6 @@ impl Members {
             };
             let read = Read {
                 after,
-                cursor_present: (after != EntryId::ZERO).then_some(cursor_entry.is_some()),
                 cursor_entry,
                 entries,
             };
