@@ -6,6 +6,7 @@ use super::{raw_joined, setup};
 use crate::harness::clients::Ws;
 use crate::harness::node::Node;
 use crate::harness::redis_server::RedisServer;
+use crate::harness::until;
 
 #[tokio::test]
 async fn another_type_under_a_rooms_key() {
@@ -129,9 +130,13 @@ async fn a_read_only_replica() {
         reason.contains("not stored") && reason.contains("takes no writes"),
         "{reason}"
     );
-    // It becomes the master: the same node goes on.
+    // It becomes the master: the same node goes on, once it has looked again.
     replica.cli(&["REPLICAOF", "NO", "ONE"]);
-    let id = node.publish("r", "three");
+    until("the node publishes again", || {
+        node.request("POST", "/rooms/r", &[], "three").status == 201
+    })
+    .await;
+    let id = replica.entries("r").last().expect("an entry").0.to_string();
     socket.entry(&id, "three").await;
 }
 
