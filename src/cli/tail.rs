@@ -96,12 +96,18 @@ pub async fn run(args: TailArgs) -> anyhow::Result<()> {
 async fn follow(args: TailArgs) -> anyhow::Result<()> {
     let mut from = args.from;
     let mut failures = 0;
+    let mut reached = false;
     loop {
         let address = client::address(&args.url, &args.room, &from);
         let (why, wait) = match client::connect(&address).await {
             Err(Failure::Final(why)) => bail!("{why}"),
+            // Nobody there from the start is more likely a wrong address than a restart.
+            Err(Failure::Retry(why)) if !reached => {
+                bail!("{why}; is a node serving at {}?", args.url)
+            }
             Err(Failure::Retry(why)) => (why, None),
             Ok(socket) => {
+                reached = true;
                 let mut joined = false;
                 let end = read(socket, &mut from, &mut joined).await;
                 if joined {
