@@ -19,3 +19,7 @@ pub mod drain;
 pub mod metrics;
 pub mod node;
 pub mod server;
+
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;

@@ -21,6 +21,9 @@ use super::{ApiError, FrontendState, Run, SocketQuery};
 use crate::relay::entry::RoomName;
 use crate::relay::position::{Position, PositionError};
 
+#[cfg(fuzzing)]
+pub(crate) use self::request::fuzz as fuzz_request;
+
 mod frame;
 mod io;
 mod json;

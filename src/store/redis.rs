@@ -26,6 +26,9 @@ use crate::relay::log::{Append, Feed, Log, LogError, Range, StreamState, TailGua
 pub use connect::ConnectError;
 pub use probe::{Probe, ProbeError, probe};
 
+#[cfg(fuzzing)]
+pub(crate) use reply::fuzz as fuzz_reply;
+
 /// How a stream is trimmed as it grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retention {

@@ -260,5 +260,25 @@ fn sentence(error: &serde_json::Error) -> String {
     }
 }
 
+/// Reads a frame and holds what came of it against the rules.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(text: &str) {
+    const FIELDS_MAX: usize = 8;
+    let (reference, request) = parse(text, FIELDS_MAX);
+    if let Some(reference) = reference {
+        assert!(reference.len() <= REF_MAX);
+        assert!(serde_json::from_str::<serde_json::Value>(&reference).is_ok());
+    }
+    match request {
+        Ok(Request::Publish { fields, key, .. }) => {
+            assert!((1..=FIELDS_MAX).contains(&fields.len()));
+            assert!(key.is_none_or(|key| (1..=KEY_MAX).contains(&key.len())));
+        }
+        Ok(Request::History { limit, .. }) => assert_ne!(limit, Some(0)),
+        Ok(_) => {}
+        Err(refusal) => assert!(!refusal.code.is_empty() && !refusal.message.is_empty()),
+    }
+}
+
 #[cfg(test)]
 mod tests;

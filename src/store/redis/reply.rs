@@ -191,6 +191,23 @@ pub(super) fn stream_state(value: Value) -> Result<Option<StreamState>, LogError
     }
 }
 
+/// Reads a reply in every way there is.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(value: &Value) {
+    let _ = entry_id(value);
+    let _ = check(value.clone());
+    let _ = entries(value.clone());
+    let _ = stream_state(value.clone());
+    let last = stream(value.clone());
+    match streams(value.clone()) {
+        Ok(mut streams) => {
+            let want = streams.pop().map_or(0, |(_, entries)| entries.len());
+            assert_eq!(last.map(|entries| entries.len()), Ok(want));
+        }
+        Err(error) => assert_eq!(last.map(drop), Err(error)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

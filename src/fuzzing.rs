@@ -1,0 +1,44 @@
+//! What `fuzz/` calls, one function per target. Only built by cargo-fuzz, with `--cfg fuzzing`.
+//!
+//! Bytes must neither panic a reader nor get something past it that its own rules forbid.
+
+use crate::relay::entry::{EntryId, ROOM_NAME_MAX, RoomName};
+use crate::relay::position::{LAST_MAX, Position};
+
+/// Names, IDs and positions as text.
+pub fn names(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Ok(room) = RoomName::parse(text) {
+        assert_eq!(room.as_str(), text);
+        assert!((1..=ROOM_NAME_MAX).contains(&text.len()));
+        assert_eq!(RoomName::parse(&room.to_string()), Ok(room));
+    }
+    let id = text.parse::<EntryId>();
+    if let Ok(id) = id {
+        assert_eq!(id.to_string().parse(), Ok(id));
+        let before = id.predecessor();
+        assert!(before < id || id == EntryId::ZERO);
+    }
+    match text.parse::<Position>() {
+        Ok(Position::After(after)) => assert_eq!(id, Ok(after)),
+        Ok(Position::Last(count)) => assert!(count <= LAST_MAX),
+        // Whatever reads as an ID is a position.
+        Ok(_) | Err(_) => assert!(id.is_err()),
+    }
+}
+
+/// A text frame of a JSON socket.
+pub fn request(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        crate::frontend::ws::fuzz_request(text);
+    }
+}
+
+/// A reply as Redis writes it on the wire.
+pub fn reply(data: &[u8]) {
+    if let Ok(value) = ::redis::parse_redis_value(data) {
+        crate::store::redis::fuzz_reply(&value);
+    }
+}
