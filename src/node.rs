@@ -3,7 +3,7 @@
 //! This and [`crate::server`] are the only files that know all the others.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,10 @@ use crate::server::{self, Ended, Server};
 use crate::store::local::{self, LocalRedis};
 use crate::store::memory::{self, MemoryLog};
 use crate::store::redis::{self as redis_store, RedisLog, Retention};
+
+/// The default of `--listen`, and the other address that `localhost` has.
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+const DEFAULT_LISTEN_V6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 8080);
 
 /// Connections that may wait to be accepted. In a reconnect storm the kernel drops what exceeds it,
 /// and those clients try again a second later; it lowers this to `net.core.somaxconn`.
@@ -73,6 +77,10 @@ pub async fn run(config: Config) -> Result<()> {
         listeners.push(listen(*address).with_context(|| {
             format!("cannot listen on {address}; choose another with --listen")
         })?);
+    }
+    if config.listen == [DEFAULT_LISTEN] {
+        // `localhost` is ::1 first to some clients (Node before 20), and not there on all machines.
+        listeners.extend(listen(DEFAULT_LISTEN_V6).ok());
     }
     let server = Server::new(server_settings(&config), state, listeners);
     let sockets = server.max_sockets();
