@@ -44,7 +44,7 @@ pub struct Settings {
     pub ping: Duration,
     /// How long a ping may go unanswered.
     pub pong: Duration,
-    /// How long a socket may neither send nor get an entry; `None` is for ever.
+    /// How long a socket may send nothing of its own; `None` is for ever.
     pub idle_timeout: Option<Duration>,
     /// Which web pages may come in.
     pub allowed_origins: Origins,

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
 
 use super::batch::{self, Memo, Pending};
 use super::cursor::Cursor;
@@ -20,6 +22,9 @@ use super::page::{self, PageOutcome};
 use super::position::Position;
 use super::stats::Stats;
 use super::window::{Spot, Window, WindowLimits};
+
+/// How long a join that met a Redis that does not answer waits before it asks again.
+const START_RETRY: Duration = Duration::from_millis(250);
 
 /// A room with subscribers on this node, or one that lingers.
 pub(super) struct Room {
@@ -166,8 +171,18 @@ impl Room {
         self.state().memo = Memo::default();
     }
 
-    /// Where to begin for a client that joins now. Waits until the room's tail has a cursor.
+    /// Where to begin for a client that joins now. Waits until the room's tail has a cursor, and
+    /// for as long as the log fails in a way that may pass by itself.
     pub(super) async fn start(&self, from: Position, now_ms: u64) -> Result<Start, LogError> {
+        loop {
+            match self.try_start(from, now_ms).await {
+                Err(error) if passes(&error) => sleep(START_RETRY).await,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn try_start(&self, from: Position, now_ms: u64) -> Result<Start, LogError> {
         self.wait_open().await?;
         match from {
             Position::Now => {

@@ -144,14 +144,7 @@ async fn silence_beyond_the_idle_timeout_is_4408() {
 
 #[tokio::test]
 async fn a_slow_reader_is_4408_and_misses_nothing_when_it_comes_back() {
-    let (redis, node) = setup_with(&[
-        "--slow-timeout",
-        "500ms",
-        "--ping",
-        "100ms",
-        "--pong",
-        "100ms",
-    ]);
+    let (redis, node) = setup_with(&["--slow-timeout", "3s", "--ping", "100ms", "--pong", "2s"]);
     let (mut slow, _) = Ws::json(&node, "r", "start").await;
     let (mut healthy, _) = Ws::json(&node, "r", "start").await;
     let message = "m".repeat(1 << 20);
