@@ -5,6 +5,7 @@
 //! relay itself, [`store`] keeps the streams, [`frontend`] and [`api`] speak with clients, and
 //! [`node`] puts a whole node together from a [`config::Config`].
 
+pub mod people;
 pub mod relay;
 pub mod store;
 

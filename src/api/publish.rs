@@ -149,6 +149,7 @@ fn refusal(error: &AppendError) -> ApiError {
             message: error.to_string(),
             ..ApiError::from(why)
         },
+        AppendError::TooFast { .. } => ApiError::new(429, "too_fast", error.to_string()),
         AppendError::Unknown(why) => ApiError::new(
             504,
             "unknown_outcome",

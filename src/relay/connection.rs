@@ -129,6 +129,8 @@ impl Connection {
             room: room.clone(),
             fields,
             key,
+            limits: Box::default(),
+            lane: Default::default(),
             deadline: Instant::now() + self.relay.settings().publish_timeout,
             done: counted,
         });

@@ -124,6 +124,11 @@ impl RoomName {
         }
     }
 
+    /// The stream of what moderators did. No client can name it.
+    pub fn audit() -> Self {
+        RoomName("tailcast:audit".into())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -135,6 +135,8 @@ impl Relay {
             room: room.clone(),
             fields,
             key,
+            limits: Box::default(),
+            lane: Default::default(),
             deadline: Instant::now() + self.settings.publish_timeout,
             done: self.count_outcome(Box::new(move |outcome| {
                 // The client may have gone away; its entry is stored all the same.
@@ -204,7 +206,7 @@ impl Relay {
         Box::new(move |outcome| {
             match &outcome {
                 Ok(_) => stats.published.add(1),
-                Err(AppendError::Refused(_)) => stats.refused.add(1),
+                Err(AppendError::Refused(_) | AppendError::TooFast { .. }) => stats.refused.add(1),
                 Err(AppendError::Unknown(_) | AppendError::NotReplicated(_)) => {
                     stats.unknown.add(1)
                 }

@@ -6,6 +6,7 @@
 
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -28,6 +29,13 @@ pub trait Log: Send + Sync + 'static {
 
     /// What the stream says of itself; `None` if there is none.
     fn state(&self, room: &RoomName) -> BoxFuture<'static, Result<Option<StreamState>, LogError>>;
+
+    /// Removes entries, and says how many of them were there.
+    fn remove(
+        &self,
+        room: &RoomName,
+        ids: Vec<EntryId>,
+    ) -> BoxFuture<'static, Result<u64, LogError>>;
 
     /// Starts to tail a room: from now on asks `feed` what to read next, reads it, and hands it
     /// the answer, through every reconnect, until the guard is dropped.
@@ -134,10 +142,36 @@ pub struct Append {
     pub fields: Fields,
     /// Repeats under the same key, within the store's window, answer the first one's ID.
     pub key: Option<Bytes>,
+    /// Rates that must let it pass, all of them; a repeat of a key passes anyway.
+    pub limits: Box<[Limit]>,
+    /// Whether it waits with the others.
+    pub lane: Lane,
     /// Past this it's refused if it still waits, or given up as unknown if it was sent.
     pub deadline: Instant,
     /// Takes the outcome.
     pub done: AppendDone,
+}
+
+/// Which of the waiting appends go first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Lane {
+    /// In the order of their coming; refused when too many wait.
+    #[default]
+    Usual,
+    /// Before the usual ones, and never refused for their sake: a host's.
+    First,
+}
+
+/// A rate of appends that all nodes keep together, by the store's clock: one every `interval`, and
+/// after a rest `burst` at once (the generic cell rate algorithm, ITU-T I.371).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// Whose rate it is, within the room.
+    pub name: Bytes,
+    /// What one append costs, in time; at least a millisecond.
+    pub interval: Duration,
+    /// How many may come at once; at least one.
+    pub burst: u32,
 }
 
 /// Called with the outcome of an [`Append`].
@@ -149,6 +183,14 @@ pub enum AppendError {
     /// Not stored, for certain.
     #[error("not stored: {0}")]
     Refused(LogError),
+    /// Not stored: a limit, by its place in [`Append::limits`], lets the next one pass only later.
+    #[error("not stored: too fast; the next one may come in {} ms", .retry.as_millis())]
+    TooFast {
+        /// Which limit.
+        limit: usize,
+        /// How long until it would pass.
+        retry: Duration,
+    },
     /// Perhaps stored: the request went out and no answer came back.
     #[error("it may or may not have been stored: {0}")]
     Unknown(LogError),

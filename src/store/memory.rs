@@ -209,6 +209,21 @@ impl Log for MemoryLog {
         })
     }
 
+    fn remove(
+        &self,
+        room: &RoomName,
+        ids: Vec<EntryId>,
+    ) -> BoxFuture<'static, Result<u64, LogError>> {
+        let (shared, room) = (Arc::clone(&self.shared), room.clone());
+        Box::pin(async move {
+            let (now, mut streams) = shared.up()?;
+            let Some(stream) = streams.live_mut(&room, now) else {
+                return Ok(0);
+            };
+            Ok(ids.iter().filter(|id| stream.remove(**id)).count() as u64)
+        })
+    }
+
     /// Spawns a task, so it needs a tokio runtime around it.
     fn tail(&self, feed: Arc<dyn Feed>) -> TailGuard {
         let (shared, room) = (Arc::clone(&self.shared), feed.room().clone());

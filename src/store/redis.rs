@@ -20,7 +20,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::relay::entry::{Entry, RoomName};
+use crate::relay::entry::{Entry, EntryId, RoomName};
 use crate::relay::log::{Append, Feed, Log, LogError, Range, StreamState, TailGuard};
 
 pub use connect::ConnectError;
@@ -156,6 +156,15 @@ impl Log for RedisLog {
     fn state(&self, room: &RoomName) -> BoxFuture<'static, Result<Option<StreamState>, LogError>> {
         let (commands, key) = (self.commands.clone(), self.keys.room(room));
         async move { commands.state(&key).await }.boxed()
+    }
+
+    fn remove(
+        &self,
+        room: &RoomName,
+        ids: Vec<EntryId>,
+    ) -> BoxFuture<'static, Result<u64, LogError>> {
+        let (commands, key) = (self.commands.clone(), self.keys.room(room));
+        async move { commands.remove(&key, &ids).await }.boxed()
     }
 
     fn tail(&self, feed: Arc<dyn Feed>) -> TailGuard {

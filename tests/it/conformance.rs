@@ -439,6 +439,8 @@ fn append(
         room: room.clone(),
         fields,
         key: key.map(Bytes::from),
+        limits: Box::default(),
+        lane: Default::default(),
         deadline: Instant::now() + PATIENCE,
         done: Box::new(move |outcome| {
             let _ = sender.send(outcome);

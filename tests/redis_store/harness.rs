@@ -153,6 +153,8 @@ pub(crate) fn append(
             Bytes::copy_from_slice(message.as_bytes()),
         )]),
         key: key.map(|key| Bytes::copy_from_slice(key.as_bytes())),
+        limits: Box::default(),
+        lane: Default::default(),
         deadline: Instant::now() + within,
         done: Box::new(move |outcome| {
             let _ = tell.send(outcome);

@@ -68,6 +68,7 @@ impl Dialect {
 pub(super) fn append_code(error: &AppendError) -> &'static str {
     match error {
         AppendError::Refused(error) => error.code(),
+        AppendError::TooFast { .. } => "too_fast",
         AppendError::Unknown(_) => "unknown_outcome",
         AppendError::NotReplicated(_) => "not_replicated",
     }

@@ -29,6 +29,8 @@ fn append(log: &MemoryLog, key: Option<&'static str>) -> Result<EntryId, AppendE
         room: room(),
         fields: fields(),
         key: key.map(Bytes::from),
+        limits: Box::default(),
+        lane: Default::default(),
         deadline: Instant::now(),
         done: Box::new(move |outcome| sender.send(outcome).unwrap()),
     });

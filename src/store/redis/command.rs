@@ -80,6 +80,20 @@ impl Commands {
         reply::stream_state(self.one(&pipe).await?)
     }
 
+    /// Removes entries; says how many of them were there.
+    pub(super) async fn remove(&self, key: &[u8], ids: &[EntryId]) -> Result<u64, LogError> {
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        let mut pipe = Pipeline::with_capacity(1);
+        pipe.cmd("XDEL").arg(key);
+        for id in ids {
+            pipe.arg(id.to_string());
+        }
+        // Asked twice it does no harm, but the count is then what was left for the second time.
+        reply::count(self.one(&pipe).await?)
+    }
+
     /// Whether Redis answers; `within` does not count connecting.
     pub(super) async fn ping(&self, within: Duration) -> Result<(), LogError> {
         let mut pipe = Pipeline::with_capacity(1);

@@ -62,6 +62,14 @@ fn classify(code: &str, detail: &str) -> LogError {
     }
 }
 
+/// A number of things.
+pub(super) fn count(value: Value) -> Result<u64, LogError> {
+    match check(value)? {
+        Value::Int(count) => u64::try_from(count).map_err(|_| malformed("a count")),
+        _ => Err(malformed("a count")),
+    }
+}
+
 /// An entry ID.
 pub(super) fn entry_id(value: &Value) -> Result<EntryId, LogError> {
     let text = match value {

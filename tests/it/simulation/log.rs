@@ -174,6 +174,18 @@ impl Log for FarLog {
         })
     }
 
+    fn remove(
+        &self,
+        room: &RoomName,
+        ids: Vec<EntryId>,
+    ) -> BoxFuture<'static, Result<u64, LogError>> {
+        let (log, room) = (self.clone(), room.clone());
+        Box::pin(async move {
+            log.pause().await;
+            Log::remove(&log.log, &room, ids).await
+        })
+    }
+
     fn tail(&self, feed: Arc<dyn Feed>) -> TailGuard {
         if self.slow {
             let task = tokio::spawn(self.clone().follow(feed));

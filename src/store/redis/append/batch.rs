@@ -315,6 +315,8 @@ mod tests {
                 room: RoomName::parse(room).unwrap(),
                 fields: Box::new([(Bytes::from("f"), Bytes::from("v"))]),
                 key,
+                limits: Box::default(),
+                lane: Default::default(),
                 deadline: Instant::now() + Duration::from_secs(5),
                 done: Box::new(|_| {}),
             });
@@ -381,6 +383,7 @@ mod tests {
             let index = (pending.deadline - first).as_millis() as usize;
             let outcome = match outcome {
                 Ok(id) => id.to_string(),
+                Err(AppendError::TooFast { limit, .. }) => format!("too fast {limit}"),
                 Err(AppendError::Refused(error)) => format!("refused {}", error.code()),
                 Err(AppendError::Unknown(error)) => format!("unknown {}", error.code()),
                 Err(AppendError::NotReplicated(id)) => format!("not replicated {id}"),

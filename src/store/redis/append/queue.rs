@@ -194,6 +194,8 @@ mod tests {
                 room: RoomName::parse("r").unwrap(),
                 fields: Box::new([(Bytes::new(), Bytes::from(vec![0; *size]))]),
                 key: None,
+                limits: Box::default(),
+                lane: Default::default(),
                 deadline: Instant::now() + Duration::from_secs(index as u64),
                 done: Box::new(move |outcome| drop(tell.send((index, outcome)))),
             });

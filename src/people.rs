@@ -1,0 +1,3 @@
+//! People: who is here, who may speak, and what a moderator says about it.
+
+pub mod board;
