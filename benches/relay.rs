@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput};
-use tailcast::relay::connection::Connection;
+use tailcast::relay::connection::{Connection, Publish};
 use tailcast::relay::entry::{Entry, EntryId, Fields, RoomName};
 use tailcast::relay::format::{Format, GapFrame};
 use tailcast::relay::hub::{Relay, Settings};
@@ -39,6 +39,7 @@ static RAW: Format = Format {
     slot: 0,
     entry: |_, entry| frame(entry.message()),
     gap: |_, _| GapFrame::Close,
+    aside: |_| None,
     close: |_| Bytes::new(),
 };
 
@@ -113,7 +114,7 @@ fn join(
     from: Position,
 ) -> Result<Connection, Failure> {
     let connection = relay.connect(Arc::new(MockWire(crowd.clone())), &RAW);
-    connection.join(room.clone(), from, Box::new(|_| None))?;
+    connection.join(room.clone(), from, false, Box::new(|_| None))?;
     Ok(connection)
 }
 
@@ -153,7 +154,7 @@ fn deliver(criterion: &mut Criterion, runtime: &Runtime, room: &RoomName) -> Res
     group.throughput(Throughput::Elements(WIRES as u64));
     group.bench_function(format!("{WIRES} wires"), |bencher| {
         bencher.iter(|| {
-            let publish = relay.publish(room, fields(), None);
+            let publish = relay.publish(Publish::new(room.clone(), fields()));
             runtime.block_on(crowd.take(WIRES * FRAME, publish))
         });
     });
@@ -167,7 +168,7 @@ fn replay(criterion: &mut Criterion, runtime: &Runtime, room: &RoomName) -> Resu
     let relay = runtime.block_on(async {
         let relay = relay();
         for _ in 0..HISTORY {
-            relay.publish(room, fields(), None).await?;
+            relay.publish(Publish::new(room.clone(), fields())).await?;
         }
         Ok::<_, Failure>(relay)
     })?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use tailcast::frontend::{self, FrontendState};
+use tailcast::relay::connection::Publish;
 use tailcast::relay::entry::RoomName;
 use tailcast::relay::hub::{Relay, Settings};
 use tailcast::store::memory::{self, MemoryLog};
@@ -34,7 +35,10 @@ async fn main() -> anyhow::Result<()> {
         loop {
             ticks.tick().await;
             let fields = [("message".into(), "tick".into())];
-            if let Err(error) = relay.publish(&lobby, Box::new(fields), None).await {
+            if let Err(error) = relay
+                .publish(Publish::new(lobby.clone(), Box::new(fields)))
+                .await
+            {
                 eprintln!("{error}");
             }
         }

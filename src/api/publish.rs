@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::Body as HttpBody;
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::frontend::json::{self, FieldList};
 use crate::frontend::{ApiError, FrontendState, room_of};
+use crate::relay::connection::Publish;
 use crate::relay::entry::{EntryId, Fields, RoomName};
 use crate::relay::log::AppendError;
 
@@ -26,7 +27,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Publish {
+struct Body {
     message: Option<String>,
     fields: Option<FieldList>,
 }
@@ -48,7 +49,14 @@ pub(crate) async fn publish(
     } else {
         Box::new([(Bytes::from_static(b"message"), body)])
     };
-    match state.relay.publish(&room, fields, key).await {
+    match state
+        .relay
+        .publish(Publish {
+            key,
+            ..Publish::new(room.clone(), fields)
+        })
+        .await
+    {
         Ok(id) => Ok(created(&room, id)),
         Err(error) => Err(refusal(&error)),
     }
@@ -90,7 +98,7 @@ fn is_json(headers: &HeaderMap) -> Result<bool, ApiError> {
     Ok(kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
-async fn read(headers: &HeaderMap, body: Body, most: usize) -> Result<Bytes, ApiError> {
+async fn read(headers: &HeaderMap, body: HttpBody, most: usize) -> Result<Bytes, ApiError> {
     let too_large = || {
         ApiError::new(
             413,
@@ -116,7 +124,7 @@ async fn read(headers: &HeaderMap, body: Body, most: usize) -> Result<Bytes, Api
 }
 
 fn from_json(body: &[u8], max_fields: usize) -> Result<Fields, ApiError> {
-    let publish: Publish = serde_json::from_slice(body).map_err(|error| {
+    let publish: Body = serde_json::from_slice(body).map_err(|error| {
         ApiError::new(
             400,
             "bad_json",
@@ -239,13 +247,13 @@ mod tests {
     #[tokio::test]
     async fn body_limits() {
         let none = HeaderMap::new();
-        let ok = read(&none, Body::from("12345"), 5).await.unwrap();
+        let ok = read(&none, HttpBody::from("12345"), 5).await.unwrap();
         assert_eq!(ok, "12345");
-        let error = read(&none, Body::from("123456"), 5).await.unwrap_err();
+        let error = read(&none, HttpBody::from("123456"), 5).await.unwrap_err();
         assert_eq!((error.status.as_u16(), error.code), (413, "too_large"));
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_LENGTH, "6".parse().unwrap());
-        let error = read(&headers, Body::empty(), 5).await.unwrap_err();
+        let error = read(&headers, HttpBody::empty(), 5).await.unwrap_err();
         assert_eq!(error.status, 413);
     }
 

@@ -27,6 +27,7 @@ use tracing::debug;
 use super::{ApiError, FrontendState, Run, Socket, SocketQuery, Taken, json};
 use crate::drain::retry_ms;
 use crate::metrics::Kind;
+use crate::relay::aside::Aside;
 use crate::relay::close::CloseReason;
 use crate::relay::entry::{Entry, EntryId, RoomName};
 use crate::relay::format::{Format, Gap, GapFrame};
@@ -48,6 +49,7 @@ static JSON: Format = Format {
     slot: 2,
     entry: json_event,
     gap: gap_event,
+    aside: |aside| Some(aside_event(aside)),
     close: close_event,
 };
 
@@ -55,6 +57,7 @@ static RAW: Format = Format {
     slot: 3,
     entry: raw_event,
     gap: gap_event,
+    aside: |_| None,
     close: close_event,
 };
 
@@ -130,6 +133,7 @@ async fn serve(
     let begun = connection.join(
         room.clone(),
         from,
+        false,
         Box::new(move |result| match result {
             Ok(head) => (from == Position::Now).then(|| joined_event(head)),
             Err(error) => {
@@ -206,6 +210,14 @@ fn json_event(room: &RoomName, entry: &Entry) -> Bytes {
     let mut out = Vec::with_capacity(json.len() + 64);
     out.extend_from_slice(format!("id: {}\ndata: ", entry.id).as_bytes());
     out.extend_from_slice(&json);
+    out.extend_from_slice(b"\n\n");
+    out.into()
+}
+
+fn aside_event(aside: &Aside) -> Bytes {
+    let mut out = Vec::with_capacity(aside.json.len() + 64);
+    out.extend_from_slice(format!("event: {}\ndata: ", aside.kind).as_bytes());
+    out.extend_from_slice(&aside.json);
     out.extend_from_slice(b"\n\n");
     out.into()
 }

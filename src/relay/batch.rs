@@ -38,6 +38,21 @@ struct Mark {
     frame: Bytes,
     /// Where the socket stands once the frame is written.
     cursor: Cursor,
+    /// The entry that the frame is of, if it's not a gap's.
+    entry: Option<EntryId>,
+}
+
+/// The part of a batch in front of an entry that a socket is not to get.
+#[derive(Debug, PartialEq)]
+pub(super) struct Front {
+    /// Bytes in front of the entry's frame.
+    pub(super) bytes: usize,
+    /// Frames in front.
+    pub(super) frames: usize,
+    /// Where the socket stands behind the entry.
+    pub(super) behind: Cursor,
+    /// The entry.
+    pub(super) entry: EntryId,
 }
 
 /// Batches lately built, for sockets that stand where another just stood: a few formats, a few
@@ -86,6 +101,19 @@ impl Batch {
         self.marks.len()
     }
 
+    /// What is in front of the first of these entries, if one of them is here.
+    pub(super) fn front(&self, entries: &[EntryId]) -> Option<Front> {
+        let is_one = |mark: &Mark| mark.entry.is_some_and(|id| entries.contains(&id));
+        let frames = self.marks.iter().position(is_one)?;
+        let mark = self.marks.get(frames)?;
+        Some(Front {
+            bytes: mark.end - mark.frame.len(),
+            frames,
+            behind: mark.cursor,
+            entry: mark.entry?,
+        })
+    }
+
     /// After `written` bytes went out, fewer than there are: the rest of the frame that was cut, and
     /// where the socket stands once that rest is written. It keeps no more alive than that frame.
     pub(super) fn cut(&self, written: usize) -> (Bytes, Cursor, usize) {
@@ -131,26 +159,27 @@ impl<'a> Builder<'a> {
         self.size >= BATCH_BYTES || self.close.is_some()
     }
 
-    fn frame(&mut self, frame: Bytes) {
+    fn frame(&mut self, frame: Bytes, entry: Option<EntryId>) {
         self.size += frame.len();
         self.marks.push(Mark {
             end: self.size,
             frame,
             cursor: self.cursor,
+            entry,
         });
     }
 
     fn entry(&mut self, entry: &Entry) {
         self.cursor.id = entry.id;
         self.cursor.exact = true;
-        self.frame(entry.frame(self.room, self.format));
+        self.frame(entry.frame(self.room, self.format), Some(entry.id));
     }
 
     /// Moves the cursor over what is lost, and tells so.
     fn gap(&mut self, gap: Gap, to: Cursor) {
         self.cursor = to;
         match (self.format.gap)(self.room, &gap) {
-            GapFrame::Frame(frame) => self.frame(frame),
+            GapFrame::Frame(frame) => self.frame(frame, None),
             GapFrame::Close => self.close = Some(gap),
         }
     }
@@ -225,6 +254,7 @@ pub(super) fn from_window(
         builder.cursor.seq = seq;
         match item {
             Item::Entry(entry) => builder.entry(entry),
+            Item::Removed(id) => builder.cursor.id = *id,
             Item::Hole(hole) => {
                 let gap = Gap {
                     after: builder.cursor.id,

@@ -1,7 +1,7 @@
 //! One client of any protocol: its rooms, its publishes, its way out.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -11,15 +11,65 @@ use tokio::time::{Instant, timeout};
 
 use super::entry::{EntryId, Fields, RoomName};
 use super::hub::Relay;
-use super::log::{Append, AppendError, LogError};
+use super::log::{Append, AppendDone, AppendError, Lane, Limit, LogError};
 use super::outlet::Outlet;
 use super::position::Position;
 
 /// A client's connection. Dropping it leaves every room.
 pub struct Connection {
     relay: Arc<Relay>,
+    seats: Seats,
+}
+
+/// A connection's places in rooms, as others may hold them: to send it something, or to show it the
+/// door. It keeps no connection open.
+#[derive(Clone)]
+pub struct Seats {
     outlet: Arc<Outlet>,
     rooms: Arc<Mutex<Rooms>>,
+}
+
+/// An entry to be published.
+#[derive(Debug, Clone)]
+pub struct Publish {
+    /// Where to.
+    pub room: RoomName,
+    /// Its fields, at least one.
+    pub fields: Fields,
+    /// Repeats under the same key are stored once.
+    pub key: Option<Bytes>,
+    /// Rates that must let it pass.
+    pub limits: Box<[Limit]>,
+    /// Whether it waits with the others.
+    pub lane: Lane,
+    /// Whether the connection that publishes it gets it back like everybody.
+    pub echo: bool,
+}
+
+impl Publish {
+    /// An entry that nothing special is to happen with.
+    pub fn new(room: RoomName, fields: Fields) -> Self {
+        Publish {
+            room,
+            fields,
+            key: None,
+            limits: Box::default(),
+            lane: Lane::Usual,
+            echo: true,
+        }
+    }
+
+    pub(super) fn append(self, deadline: Instant, done: AppendDone) -> Append {
+        Append {
+            room: self.room,
+            fields: self.fields,
+            key: self.key,
+            limits: self.limits,
+            lane: self.lane,
+            deadline,
+            done,
+        }
+    }
 }
 
 /// Rooms a connection is in, and those it joins, with the join's task. A handle is let go of when
@@ -50,19 +100,33 @@ impl Connection {
         relay.stats().connections.add(1);
         Connection {
             relay,
-            outlet,
-            rooms: Arc::default(),
+            seats: Seats {
+                outlet,
+                rooms: Arc::default(),
+            },
         }
     }
 
     /// Its way out.
     pub fn outlet(&self) -> &Arc<Outlet> {
-        &self.outlet
+        &self.seats.outlet
     }
 
-    /// Begins to join a room. While Redis is away the join waits.
-    pub fn join(&self, room: RoomName, from: Position, joined: Joined) -> Result<(), JoinError> {
-        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Its places in rooms.
+    pub fn seats(&self) -> &Seats {
+        &self.seats
+    }
+
+    /// Begins to join a room. While Redis is away the join waits. `watches` asks to be told who is
+    /// there.
+    pub fn join(
+        &self,
+        room: RoomName,
+        from: Position,
+        watches: bool,
+        joined: Joined,
+    ) -> Result<(), JoinError> {
+        let mut rooms = self.seats.rooms();
         if rooms.iter().any(|(name, _)| *name == room) {
             return Err(JoinError::AlreadyIn);
         }
@@ -70,11 +134,13 @@ impl Connection {
         if rooms.len() >= limit {
             return Err(JoinError::TooMany(limit));
         }
-        let outlet = self.outlet.clone();
         let membership = self.relay.registry().enter(&room);
         let room = membership.room().name().clone();
         let name = room.clone();
-        let list = self.rooms.clone();
+        let Seats {
+            outlet,
+            rooms: list,
+        } = self.seats.clone();
         let task = tokio::spawn(async move {
             let start = membership.room().start(from, now_ms()).await;
             // Held to the end, so that a leave comes either before this or after it.
@@ -86,7 +152,7 @@ impl Connection {
             match start {
                 Ok(start) => {
                     let frame = joined(Ok(start.cursor.id));
-                    outlet.enter(membership, start, frame);
+                    outlet.enter(membership, start, watches, frame);
                 }
                 Err(error) => {
                     rooms.retain(|(joining, _)| *joining != name);
@@ -104,36 +170,32 @@ impl Connection {
 
     /// Leaves a room, or gives up joining it. False if it was not there.
     pub fn leave(&self, room: &RoomName) -> bool {
-        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(index) = rooms.iter().position(|(name, _)| name == room) else {
-            return false;
-        };
-        if let (_, Some(task)) = rooms.swap_remove(index) {
-            task.abort();
-        }
-        self.outlet.leave(room);
-        true
+        self.seats.leave(room)
     }
 
-    /// Publishes; stored in the order of these calls.
-    pub fn publish(&self, room: &RoomName, fields: Fields, key: Option<Bytes>, done: Published) {
-        self.outlet.in_flight.fetch_add(1, Ordering::AcqRel);
-        let outlet = self.outlet.clone();
+    /// Publishes; what is published to one room in one lane is stored in the order of these calls.
+    pub fn publish(&self, publish: Publish, done: Published) {
+        let outlet = self.outlet().clone();
+        outlet.in_flight.fetch_add(1, Ordering::AcqRel);
+        let hushed = (!publish.echo).then(|| publish.room.clone());
+        if let Some(room) = &hushed {
+            outlet.hush(room);
+        }
         let counted = self.relay.count_outcome(Box::new(move |outcome| {
+            if let Some(room) = hushed {
+                let entry = match &outcome {
+                    Ok(id) | Err(AppendError::NotReplicated(id)) => Some(*id),
+                    Err(_) => None,
+                };
+                outlet.unhush(&room, entry);
+            }
             done(&outlet, outcome);
             // Last, so that who waits for the outcomes finds their frames queued.
             outlet.in_flight.fetch_sub(1, Ordering::AcqRel);
             outlet.progress.notify_waiters();
         }));
-        self.relay.log().append(Append {
-            room: room.clone(),
-            fields,
-            key,
-            limits: Box::default(),
-            lane: Default::default(),
-            deadline: Instant::now() + self.relay.settings().publish_timeout,
-            done: counted,
-        });
+        let deadline = Instant::now() + self.relay.settings().publish_timeout;
+        self.relay.log().append(publish.append(deadline, counted));
     }
 
     /// Waits while too many publishes are in flight or too many bytes wait to go out: the front
@@ -149,10 +211,7 @@ impl Connection {
     /// Waits until it's in the rooms it joins, but no longer than a publish may take.
     pub async fn joined(&self) {
         let limit = self.relay.settings().publish_timeout;
-        let in_all = self.wait(|_| {
-            let rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
-            rooms.iter().all(|(_, task)| task.is_none())
-        });
+        let in_all = self.wait(|_| self.seats.rooms().iter().all(|(_, task)| task.is_none()));
         // While Redis is away a publish had better be refused than never read.
         let _ = timeout(limit, in_all).await;
     }
@@ -165,8 +224,8 @@ impl Connection {
 
     async fn wait(&self, is_met: impl Fn(&Outlet) -> bool) {
         loop {
-            let progress = self.outlet.progress.notified();
-            if is_met(&self.outlet) {
+            let progress = self.outlet().progress.notified();
+            if is_met(self.outlet()) {
                 return;
             }
             progress.await;
@@ -174,22 +233,44 @@ impl Connection {
     }
 }
 
+impl Seats {
+    fn rooms(&self) -> MutexGuard<'_, Rooms> {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection's way out.
+    pub fn outlet(&self) -> &Arc<Outlet> {
+        &self.outlet
+    }
+
+    /// Leaves a room, or gives up joining it. False if it was not there.
+    pub fn leave(&self, room: &RoomName) -> bool {
+        let mut rooms = self.rooms();
+        let Some(index) = rooms.iter().position(|(name, _)| name == room) else {
+            return false;
+        };
+        if let (_, Some(task)) = rooms.swap_remove(index) {
+            task.abort();
+        }
+        self.outlet.leave(room);
+        true
+    }
+}
+
 impl Drop for Connection {
     fn drop(&mut self) {
-        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, task) in rooms.drain(..) {
+        for (_, task) in self.seats.rooms().drain(..) {
             if let Some(task) = task {
                 task.abort();
             }
         }
-        drop(rooms);
-        self.outlet.abandon();
+        self.outlet().abandon();
         self.relay.stats().connections.sub(1);
     }
 }
 
 /// `ago:` is the one position that needs a clock. It's this node's, which may differ from Redis's.
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| {

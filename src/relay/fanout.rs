@@ -15,6 +15,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
+use super::aside::Aside;
 use super::batch::{Memo, Pending};
 use super::cursor::Cursor;
 use super::format::Format;
@@ -25,10 +26,21 @@ use super::stats::Tally;
 /// Sockets written to before a pass lets other tasks run: well under a millisecond.
 const CHUNK: usize = 64;
 
+/// Asides of one room that wait for a worker. More than that, and those that may be shed are.
+const ASIDES: usize = 32;
+
 /// The workers.
 pub(super) struct Fanout {
-    workers: Box<[mpsc::UnboundedSender<Arc<Room>>]>,
+    workers: Box<[mpsc::UnboundedSender<Work>]>,
     turn: AtomicUsize,
+}
+
+/// What a worker does next.
+enum Work {
+    /// The room's stream has something new.
+    Pass(Arc<Room>),
+    /// The room is told something beside its stream.
+    Aside(Arc<Room>, Arc<Aside>),
 }
 
 /// One room's subscribers that belong to one worker.
@@ -37,6 +49,8 @@ pub(super) struct Seats {
     members: Mutex<Slab<Arc<Outlet>>>,
     /// Whether the room is queued at the worker.
     queued: AtomicBool,
+    /// Asides queued at the worker.
+    asides: AtomicUsize,
 }
 
 impl Fanout {
@@ -70,8 +84,23 @@ impl Fanout {
         for (worker, seats) in self.workers.iter().zip(room.seats.iter()) {
             if !seats.is_empty() && !seats.queued.swap(true, Ordering::AcqRel) {
                 // It fails only when the runtime shuts down.
-                let _ = worker.send(room.clone());
+                let _ = worker.send(Work::Pass(room.clone()));
             }
+        }
+    }
+
+    /// The room is told something beside its stream.
+    pub(super) fn tell(&self, room: &Arc<Room>, aside: Arc<Aside>) {
+        for (worker, seats) in self.workers.iter().zip(room.seats.iter()) {
+            if seats.is_empty() {
+                continue;
+            }
+            if seats.asides.fetch_add(1, Ordering::AcqRel) >= ASIDES && aside.sheds {
+                seats.asides.fetch_sub(1, Ordering::AcqRel);
+                room.stats().shed.add(1);
+                continue;
+            }
+            let _ = worker.send(Work::Aside(room.clone(), aside.clone()));
         }
     }
 }
@@ -110,22 +139,34 @@ impl Seats {
     }
 }
 
-async fn work(worker: usize, mut rooms: mpsc::UnboundedReceiver<Arc<Room>>) {
-    while let Some(room) = rooms.recv().await {
-        let seats = &room.seats[worker];
-        seats.queued.store(false, Ordering::Release);
-        let mut pass = Pass::new(&room);
-        let mut from = Some(0);
-        while let Some(seat) = from {
-            let (chunk, next) = seats.chunk(seat);
-            for outlet in &chunk {
-                outlet.deliver(&mut pass);
+async fn work(worker: usize, mut queue: mpsc::UnboundedReceiver<Work>) {
+    while let Some(work) = queue.recv().await {
+        match work {
+            Work::Pass(room) => {
+                let seats = &room.seats[worker];
+                seats.queued.store(false, Ordering::Release);
+                let mut pass = Pass::new(&room);
+                each(seats, |outlet| outlet.deliver(&mut pass)).await;
             }
-            drop(chunk);
-            from = next;
-            if from.is_some() {
-                tokio::task::yield_now().await;
+            Work::Aside(room, aside) => {
+                let seats = &room.seats[worker];
+                seats.asides.fetch_sub(1, Ordering::AcqRel);
+                each(seats, |outlet| outlet.tell_in(&room, &aside)).await;
             }
+        }
+    }
+}
+
+/// Visits each subscriber, and lets other tasks run in between.
+async fn each(seats: &Seats, mut visit: impl FnMut(&Arc<Outlet>)) {
+    let mut from = Some(0);
+    while let Some(seat) = from {
+        let (chunk, next) = seats.chunk(seat);
+        chunk.iter().for_each(&mut visit);
+        drop(chunk);
+        from = next;
+        if from.is_some() {
+            tokio::task::yield_now().await;
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::aside::Aside;
 use super::close::CloseReason;
 use super::entry::{Entry, EntryId, RoomName};
 
@@ -57,6 +58,8 @@ pub struct Format {
     pub entry: fn(&RoomName, &Entry) -> Bytes,
     /// A gap in its place between frames.
     pub gap: fn(&RoomName, &Gap) -> GapFrame,
+    /// What is told beside the stream, if the protocol has words for it.
+    pub aside: fn(&Aside) -> Option<Bytes>,
     /// The last bytes of a connection, empty if the protocol has none.
     pub close: fn(&CloseReason) -> Bytes,
 }

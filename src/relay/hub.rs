@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::connection::Connection;
-use super::entry::{Entry, EntryId, Fields, RoomName};
+use super::aside::Aside;
+use super::connection::{Connection, Publish, now_ms};
+use super::entry::{Entry, EntryId, RoomName};
 use super::fanout::Fanout;
 use super::format::Format;
-use super::log::{Append, AppendDone, AppendError, Log, LogError, Range};
+use super::listener::Listener;
+use super::log::{AppendDone, AppendError, Log, LogError, Range};
 use super::outlet::{Outlet, Wire};
+use super::position::Position;
 use super::registry::Registry;
 use super::room::{RoomShared, WindowBudget};
 use super::stats::Stats;
@@ -124,25 +126,14 @@ impl Relay {
     }
 
     /// Publishes one entry for a client without a connection. Waits for its outcome.
-    pub async fn publish(
-        &self,
-        room: &RoomName,
-        fields: Fields,
-        key: Option<Bytes>,
-    ) -> Result<EntryId, AppendError> {
+    pub async fn publish(&self, publish: Publish) -> Result<EntryId, AppendError> {
         let (sender, outcome) = oneshot::channel();
-        self.log.append(Append {
-            room: room.clone(),
-            fields,
-            key,
-            limits: Box::default(),
-            lane: Default::default(),
-            deadline: Instant::now() + self.settings.publish_timeout,
-            done: self.count_outcome(Box::new(move |outcome| {
-                // The client may have gone away; its entry is stored all the same.
-                let _ = sender.send(outcome);
-            })),
-        });
+        let done = self.count_outcome(Box::new(move |outcome| {
+            // The client may have gone away; its entry is stored all the same.
+            let _ = sender.send(outcome);
+        }));
+        let deadline = Instant::now() + self.settings.publish_timeout;
+        self.log.append(publish.append(deadline, done));
         let gone = || {
             AppendError::Unknown(LogError::Unavailable(
                 "this node is shutting down".to_owned(),
@@ -169,6 +160,40 @@ impl Relay {
         entries.truncate(query.limit);
         let next = entries.last().map(|entry| entry.id).filter(|_| has_more);
         Ok(HistoryPage { entries, next })
+    }
+
+    /// Removes entries for good, on this node also from what is held in memory; the others have to
+    /// be told. Says how many were there.
+    pub async fn remove(&self, room: &RoomName, ids: Vec<EntryId>) -> Result<u64, LogError> {
+        let removed = self.log.remove(room, ids.clone()).await?;
+        self.forget(room, &ids);
+        Ok(removed)
+    }
+
+    /// Takes entries that somebody removed out of this node's memory.
+    pub fn forget(&self, room: &RoomName, ids: &[EntryId]) {
+        if let Some(room) = self.registry.find(room) {
+            room.forget(ids);
+        }
+    }
+
+    /// Tells a room's subscribers on this node something beside the stream.
+    pub fn tell(&self, room: &RoomName, aside: Arc<Aside>) {
+        if let Some(room) = self.registry.find(room) {
+            room.tell(aside);
+        }
+    }
+
+    /// Follows a room from within. Waits while Redis is away.
+    pub async fn listen(&self, room: &RoomName, from: Position) -> Result<Listener, LogError> {
+        let membership = self.registry.enter(room);
+        let start = membership.room().start(from, now_ms()).await?;
+        Ok(Listener::new(membership, start))
+    }
+
+    /// Whether this node follows the room, for a subscriber or for one that just left.
+    pub fn has_room(&self, room: &RoomName) -> bool {
+        self.registry.find(room).is_some()
     }
 
     /// Why this node can't serve now, if it can't: Redis does not answer, or tails do not move.

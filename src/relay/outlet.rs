@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -18,10 +18,11 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
+use super::aside::{Aside, Audience};
 use super::batch::{self, Pending};
 use super::close::CloseReason;
 use super::cursor::Cursor;
-use super::entry::RoomName;
+use super::entry::{EntryId, RoomName};
 use super::fanout::Pass;
 use super::format::{Format, GapFrame};
 use super::page::{Page, PageOutcome};
@@ -51,6 +52,7 @@ pub trait Wire: Send + Sync + 'static {
 
 /// Where a connection's frames go out. Shared by its front end, its rooms and its publishes.
 pub struct Outlet {
+    number: u64,
     wire: Arc<dyn Wire>,
     format: &'static Format,
     slow_timeout: Option<Duration>,
@@ -87,6 +89,18 @@ struct Seat {
     cursor: Cursor,
     replay: Replay,
     page_entries: u16,
+    /// Whether it's told who is here.
+    watches: bool,
+    quiet: Option<Box<Quiet>>,
+}
+
+/// Publishes that this connection does not want to get back.
+#[derive(Default)]
+struct Quiet {
+    /// So many are on their way. Their IDs are not known yet, so the room waits.
+    pending: usize,
+    /// To be passed over.
+    entries: SmallVec<[EntryId; 4]>,
 }
 
 /// Where a seat's next entries come from.
@@ -114,7 +128,9 @@ impl Outlet {
         worker: usize,
         stats: Arc<Stats>,
     ) -> Arc<Self> {
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
         Arc::new(Outlet {
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
             wire,
             format,
             slow_timeout,
@@ -129,6 +145,69 @@ impl Outlet {
 
     fn out(&self) -> MutexGuard<'_, Out> {
         self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number that no other connection of this process has.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Tells this connection alone something beside any stream.
+    pub fn tell(self: &Arc<Self>, aside: &Aside) {
+        if let Some(frame) = aside.frame(self.format) {
+            self.send(frame);
+        }
+    }
+
+    /// A room is told something beside its stream.
+    pub(super) fn tell_in(self: &Arc<Self>, room: &Arc<Room>, aside: &Aside) {
+        if aside.except == Some(self.number) {
+            return;
+        }
+        let Some(frame) = aside.frame(self.format) else {
+            return;
+        };
+        let mut out = self.out();
+        if out.closing.is_some() {
+            return;
+        }
+        let mut seats = out.seats.iter();
+        let seat = seats.find(|seat| Arc::ptr_eq(seat.room(), room));
+        if seat.is_none_or(|seat| aside.audience == Audience::Watchers && !seat.watches) {
+            return;
+        }
+        if aside.sheds && out.draining {
+            self.stats.shed.add(1);
+            return;
+        }
+        out.push_own(frame);
+        self.carry_on(&mut out);
+    }
+
+    /// A publish begins whose entry is not to come back here. What its room has waits until
+    /// [`Outlet::unhush`].
+    pub(super) fn hush(&self, room: &RoomName) {
+        if let Some(seat) = self.out().seat_in(room) {
+            seat.quiet.get_or_insert_default().pending += 1;
+        }
+    }
+
+    /// That publish has ended, with this entry, if it's stored.
+    pub(super) fn unhush(self: &Arc<Self>, room: &RoomName, entry: Option<EntryId>) {
+        let mut out = self.out();
+        let Some(seat) = out.seat_in(room) else {
+            return;
+        };
+        let id = seat.cursor.id;
+        if let Some(quiet) = &mut seat.quiet {
+            quiet.pending = quiet.pending.saturating_sub(1);
+            // A rewound stream's entries may be passed already.
+            quiet.entries.extend(entry.filter(|entry| *entry > id));
+            if quiet.pending == 0 && quiet.entries.is_empty() {
+                seat.quiet = None;
+            }
+        }
+        self.carry_on(&mut out);
     }
 
     /// Sends a frame of the connection's own (an acknowledgement, a pong), after those sent
@@ -186,6 +265,7 @@ impl Outlet {
         self: &Arc<Self>,
         membership: Membership,
         start: Start,
+        watches: bool,
         joined: Option<Bytes>,
     ) {
         let mut out = self.out();
@@ -213,6 +293,8 @@ impl Outlet {
             cursor: start.cursor,
             replay: Replay::Window,
             page_entries: PAGE_FIRST as u16,
+            watches,
+            quiet: None,
         });
         self.carry_on(&mut out);
     }
@@ -377,6 +459,9 @@ impl Outlet {
             let Some(seat) = out.seats.get_mut(index) else {
                 return Ok(Wrote::All);
             };
+            if seat.quiet.as_ref().is_some_and(|quiet| quiet.pending > 0) {
+                return Ok(Wrote::All);
+            }
             let room = seat.room();
             let pending = match &seat.replay {
                 Replay::Waiting => return Ok(Wrote::All),
@@ -397,17 +482,25 @@ impl Outlet {
                 Pending::CaughtUp => return Ok(Wrote::All),
                 Pending::Behind => {
                     let room = room.clone();
-                    let entries = usize::from(seat.page_entries);
+                    let entries = usize::from(seat.page_entries).min(room.page_limit());
                     seat.replay = Replay::Waiting;
                     tokio::spawn(fetch(self.clone(), room, seat.cursor, entries));
                     return Ok(Wrote::All);
                 }
                 Pending::Batch(batch) => batch,
             };
-            let written = if batch.bytes.is_empty() {
+            let front = seat
+                .quiet
+                .as_ref()
+                .and_then(|quiet| batch.front(&quiet.entries));
+            let bytes = match &front {
+                None => &batch.bytes[..],
+                Some(front) => &batch.bytes[..front.bytes],
+            };
+            let written = if bytes.is_empty() {
                 0
             } else {
-                match self.wire.try_write(&batch.bytes) {
+                match self.wire.try_write(bytes) {
                     Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                     Ok(written) => written,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -420,13 +513,19 @@ impl Outlet {
             };
             tally.writes += u64::from(written > 0);
             tally.frame_bytes += written as u64;
-            if written < batch.bytes.len() {
+            if written < bytes.len() {
                 let (cut, cursor, frames) = batch.cut(written);
                 seat.cursor = cursor;
                 seat.let_go_of_page(frames);
                 out.cut = cut;
                 tally.frames += frames as u64;
                 // The kernel is full; the next attempt will say so.
+                continue;
+            }
+            if let Some(front) = front {
+                tally.frames += front.frames as u64;
+                seat.cursor = front.behind;
+                seat.pass_over(front.entry);
                 continue;
             }
             seat.cursor = batch.end;
@@ -496,6 +595,11 @@ async fn fetch(outlet: Arc<Outlet>, room: Arc<Room>, cursor: Cursor, limit: usiz
 }
 
 impl Out {
+    fn seat_in(&mut self, room: &RoomName) -> Option<&mut Seat> {
+        let mut seats = self.seats.iter_mut();
+        seats.find(|seat| seat.membership.room().name() == room)
+    }
+
     fn push_own(&mut self, frame: Bytes) {
         self.own_bytes += frame.len();
         self.own.push_back(frame);
@@ -505,6 +609,16 @@ impl Out {
 impl Seat {
     fn room(&self) -> &Arc<Room> {
         self.membership.room()
+    }
+
+    /// It has got past an entry that it was not to get.
+    fn pass_over(&mut self, entry: EntryId) {
+        if let Some(quiet) = &mut self.quiet {
+            quiet.entries.retain(|other| *other > entry);
+            if quiet.pending == 0 && quiet.entries.is_empty() {
+                self.quiet = None;
+            }
+        }
     }
 
     /// The socket is full. A page is not kept for it; the next one holds what this one took.

@@ -12,7 +12,7 @@ use super::log::{Log, LogError, Range, StreamState};
 #[derive(Debug)]
 pub(super) struct Page {
     /// Entries after the cursor the page was asked for, oldest first.
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<Arc<Entry>>,
     /// Entries up to this ID are lost, if the cursor is before it.
     pub(super) lost: Option<(EntryId, GapReason)>,
     /// The stream has nothing more up to this ID.
@@ -26,6 +26,20 @@ pub(super) enum PageOutcome {
     Page(Arc<Page>),
     /// The stream is not what the window takes it for; its tail will find out.
     Rewound,
+}
+
+impl PageOutcome {
+    /// The same without some of its entries, as if they had never been there.
+    pub(super) fn without(self, is_removed: impl Fn(&EntryId) -> bool) -> Self {
+        match self {
+            PageOutcome::Page(page) if page.entries.iter().any(|entry| is_removed(&entry.id)) => {
+                let mut entries = page.entries.clone();
+                entries.retain(|entry| !is_removed(&entry.id));
+                PageOutcome::Page(Arc::new(Page { entries, ..*page }))
+            }
+            outcome => outcome,
+        }
+    }
 }
 
 /// Reads up to `limit` entries after `cursor`, no further than `floor`.
@@ -72,6 +86,7 @@ pub(super) async fn read(
         Some(last) if !is_last => last.id,
         _ => floor,
     };
+    let entries = entries.into_iter().map(Arc::new).collect();
     Ok(PageOutcome::Page(Arc::new(Page { entries, lost, end })))
 }
 

@@ -95,12 +95,17 @@ impl Registry {
         }
     }
 
+    /// The room of that name, if it's open here.
+    pub(super) fn find(&self, name: &RoomName) -> Option<Arc<Room>> {
+        self.rooms().get(name).map(|opened| opened.room.clone())
+    }
+
     /// Retires rooms that nobody has been in for the linger time; frees what passes left behind.
     fn sweep(&self, now: Instant) {
         let mut retired = Vec::new();
         let mut rooms = self.rooms();
         rooms.retain(|_, opened| {
-            opened.room.forget_batches();
+            opened.room.tidy(now);
             let goes = opened
                 .idle_since
                 .is_some_and(|since| now.duration_since(since) >= self.linger);

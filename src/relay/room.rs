@@ -8,23 +8,33 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
+use super::aside::Aside;
 use super::batch::{self, Memo, Pending};
 use super::cursor::Cursor;
 use super::entry::{EntryId, RoomName};
 use super::fanout::{Fanout, Seats};
 use super::follower::Follower;
 use super::format::{Format, Gap, GapReason};
+use super::listener::{Heard, Step};
 use super::log::{Feed, Log, LogError, Next, Range, Read, Survey};
 use super::page::{self, PageOutcome};
 use super::position::Position;
 use super::stats::Stats;
-use super::window::{Spot, Window, WindowLimits};
+use super::window::{Item, Spot, Window, WindowLimits};
 
 /// How long a join that met a Redis that does not answer waits before it asks again.
 const START_RETRY: Duration = Duration::from_millis(250);
+
+/// How long removed IDs are remembered: longer than any read of the log lasts.
+const REMOVED: Duration = Duration::from_secs(10);
+
+/// Bytes that a page of the log should have at most, and the entries it has however large they are.
+const PAGE_BYTES: usize = 1 << 20;
+const PAGE_LEAST: usize = 2;
 
 /// A room with subscribers on this node, or one that lingers.
 pub(super) struct Room {
@@ -60,6 +70,8 @@ struct State {
     window: Window,
     follower: Follower,
     memo: Memo,
+    /// The newest IDs that were removed on purpose: a read that began before may bring them again.
+    removed: Vec<(EntryId, Instant)>,
     /// Window bytes as last reported to the budget.
     reported: usize,
 }
@@ -115,6 +127,7 @@ impl Room {
                 window: Window::new(EntryId::ZERO, Vec::new(), None),
                 follower: Follower::default(),
                 memo: Memo::default(),
+                removed: Vec::new(),
                 reported: 0,
             }),
             opened: watch::Sender::new(Opened::Waiting),
@@ -166,9 +179,80 @@ impl Room {
         })
     }
 
-    /// Lets go of the batches kept for [`Room::pending`].
-    pub(super) fn forget_batches(&self) {
-        self.state().memo = Memo::default();
+    /// Lets go of what is kept only for a while: the batches of [`Room::pending`], removed IDs.
+    pub(super) fn tidy(&self, now: Instant) {
+        let mut state = self.state();
+        state.memo = Memo::default();
+        state
+            .removed
+            .retain(|(_, since)| now.duration_since(*since) < REMOVED);
+    }
+
+    /// Rings whenever the tail brought something.
+    pub(super) fn moved(&self) -> Notified<'_> {
+        self.moved.notified()
+    }
+
+    /// What comes next for a subscriber inside this process; moves its cursor over it.
+    pub(super) fn step(&self, cursor: &mut Cursor) -> Step {
+        let window = &self.state().window;
+        loop {
+            let seq = match window.locate(cursor) {
+                Spot::Behind => return Step::Behind,
+                Spot::At(seq) => seq,
+                Spot::Lost { upto, reason } => {
+                    let gap = gap(cursor.id, upto, reason);
+                    *cursor = Cursor::after(upto, window.lineage());
+                    return Step::Heard(Heard::Gap(gap));
+                }
+            };
+            let Some(item) = window.item(seq) else {
+                return Step::CaughtUp;
+            };
+            let before = *cursor;
+            (cursor.seq, cursor.exact) = (seq + 1, true);
+            match item {
+                Item::Entry(entry) => {
+                    cursor.id = entry.id;
+                    return Step::Heard(Heard::Entry(entry.clone()));
+                }
+                Item::Removed(id) => cursor.id = *id,
+                Item::Hole(hole) => {
+                    cursor.id = hole.upto;
+                    cursor.lineage = hole.lineage.unwrap_or(before.lineage);
+                    let gap = gap(before.id, hole.upto, hole.reason);
+                    return Step::Heard(Heard::Gap(gap));
+                }
+            }
+        }
+    }
+
+    /// Tells all subscribers on this node something beside the stream.
+    pub(super) fn tell(&self, aside: Arc<Aside>) {
+        if let Some(room) = self.itself.upgrade() {
+            self.shared.fanout.tell(&room, aside);
+        }
+    }
+
+    /// Takes entries that were removed from the log out of the window, too.
+    pub(super) fn forget(&self, ids: &[EntryId]) {
+        let mut state = self.state();
+        let state = &mut *state;
+        for id in ids {
+            state.removed.push((*id, Instant::now()));
+            state.window.remove(*id);
+        }
+        state.memo = Memo::default();
+        self.settle(state);
+    }
+
+    /// About how many entries make a page of a megabyte, by what the window holds.
+    pub(super) fn page_limit(&self) -> usize {
+        let window = &self.state().window;
+        let (bytes, items) = (window.bytes(), window.len());
+        (PAGE_BYTES * items)
+            .checked_div(bytes)
+            .map_or(usize::MAX, |entries| entries.max(PAGE_LEAST))
     }
 
     /// Where to begin for a client that joins now. Waits until the room's tail has a cursor, and
@@ -277,8 +361,7 @@ impl Room {
             let (cursor, head, spot, unknown, is_known) = {
                 let window = &self.state().window;
                 let cursor = Cursor::after(id, window.lineage());
-                let is_known =
-                    id == window.floor() || id == window.head() || window.find(id).is_some();
+                let is_known = id == window.floor() || id == window.head() || window.knows(id);
                 let unknown = window.unknown_before(id);
                 (
                     cursor,
@@ -400,6 +483,7 @@ impl Room {
                 let mut state = room.state();
                 if state.window.floor() == floor && state.window.lineage() == lineage {
                     state.window.prepend(older, is_whole);
+                    state.remove_again();
                     room.settle(&mut state);
                 }
                 Ok(PageOutcome::Rewound)
@@ -416,7 +500,10 @@ impl Room {
         self.single_flight(key, |room| {
             async move {
                 let floor = room.state().window.floor();
-                page::read(room.shared.log.as_ref(), &room.name, cursor, floor, limit).await
+                let log = room.shared.log.as_ref();
+                let outcome = page::read(log, &room.name, cursor, floor, limit).await?;
+                let removed = room.state().removed.clone();
+                Ok(outcome.without(|id| removed.iter().any(|(removed, _)| removed == id)))
             }
             .boxed()
         })
@@ -474,6 +561,7 @@ impl Room {
         let was_open = state.follower.opened();
         let end = state.window.end();
         news(&mut state.follower, &mut state.window);
+        state.remove_again();
         let is_new = was_open && state.window.end() != end;
         if is_new {
             self.shared
@@ -493,6 +581,23 @@ impl Room {
         if is_new && let Some(room) = self.itself.upgrade() {
             self.shared.fanout.wake(&room);
         }
+    }
+}
+
+impl State {
+    /// What was removed on purpose does not come back with a read that began before.
+    fn remove_again(&mut self) {
+        for (id, _) in &self.removed {
+            self.window.remove(*id);
+        }
+    }
+}
+
+fn gap(after: EntryId, upto: EntryId, reason: GapReason) -> Gap {
+    Gap {
+        after,
+        before: batch::successor(upto),
+        reason,
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Stats {
     pub unknown: Counter,
     /// Sockets closed because they stopped reading.
     pub slow_closed: Counter,
+    /// Asides that sockets went without, because they or the node were behind.
+    pub shed: Counter,
     /// Open connections.
     pub connections: Counter,
     /// Rooms with a tail on this node.

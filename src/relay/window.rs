@@ -43,6 +43,19 @@ pub(super) enum Item {
     Entry(Arc<Entry>),
     /// Something is missing here.
     Hole(Hole),
+    /// An entry was here and has been removed on purpose, so that nobody misses it.
+    Removed(EntryId),
+}
+
+impl Item {
+    /// The entry's ID, removed or not.
+    fn entry_id(&self) -> Option<EntryId> {
+        match self {
+            Item::Entry(entry) => Some(entry.id),
+            Item::Removed(id) => Some(*id),
+            Item::Hole(_) => None,
+        }
+    }
 }
 
 /// Entries after `after`, up to and with `upto`, can't be delivered.
@@ -142,6 +155,11 @@ impl Window {
         self.bytes
     }
 
+    /// Items in it, holes included.
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
     /// The number the next item gets.
     pub(super) fn end(&self) -> u64 {
         self.base + self.items.len() as u64
@@ -150,6 +168,34 @@ impl Window {
     pub(super) fn item(&self, seq: u64) -> Option<&Item> {
         let index = seq.checked_sub(self.base)?;
         self.items.get(usize::try_from(index).ok()?)
+    }
+
+    /// Whether the current lineage has, or had, an entry with this ID here.
+    pub(super) fn knows(&self, id: EntryId) -> bool {
+        let before = self.seek(id).checked_sub(1).and_then(|seq| self.item(seq));
+        match before {
+            Some(Item::Entry(entry)) => entry.id == id,
+            Some(Item::Removed(removed)) => *removed == id,
+            Some(Item::Hole(_)) | None => false,
+        }
+    }
+
+    /// Takes an entry out; its number stays given. False if it's not here.
+    pub(super) fn remove(&mut self, id: EntryId) -> bool {
+        let place = self
+            .seek(id)
+            .checked_sub(1)
+            .and_then(|seq| seq.checked_sub(self.base))
+            .and_then(|index| self.items.get_mut(usize::try_from(index).ok()?));
+        match place {
+            Some(item @ Item::Entry(_)) if item.entry_id() == Some(id) => {
+                if let Item::Entry(entry) = std::mem::replace(item, Item::Removed(id)) {
+                    self.bytes = self.bytes + ITEM_OVERHEAD - cost(&entry);
+                }
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The entry with this ID, if the current lineage has it here.
@@ -169,13 +215,9 @@ impl Window {
             Below::Nothing(reason) if self.floor == EntryId::ZERO => reason,
             _ => return None,
         };
-        match self.item(self.lineage_base)? {
-            // Right before an entry is where a gap told its client to go on.
-            Item::Entry(first) if self.origin < id && id < first.id.predecessor() => {
-                Some((first.id, reason))
-            }
-            _ => None,
-        }
+        let first = self.item(self.lineage_base)?.entry_id()?;
+        // Right before an entry is where a gap told its client to go on.
+        (self.origin < id && id < first.predecessor()).then_some((first, reason))
     }
 
     /// Entries of the current lineage that are here.
@@ -188,15 +230,18 @@ impl Window {
     pub(super) fn before_newest(&self, count: usize) -> Option<EntryId> {
         let first = self.lineage_base.max(self.base);
         let mut seq = self.end();
-        for _ in 0..count {
+        let mut found = 0;
+        while found < count {
             if seq == first {
                 let whole = self.below != Below::Unread || self.floor == EntryId::ZERO;
                 return whole.then_some(self.floor);
             }
             match self.item(seq - 1)? {
-                Item::Entry(_) => seq -= 1,
+                Item::Entry(_) => found += 1,
+                Item::Removed(_) => {}
                 Item::Hole(hole) => return Some(hole.upto),
             }
+            seq -= 1;
         }
         match seq
             .checked_sub(1)
@@ -204,6 +249,7 @@ impl Window {
             .and_then(|seq| self.item(seq))
         {
             Some(Item::Entry(entry)) => Some(entry.id),
+            Some(Item::Removed(id)) => Some(*id),
             Some(Item::Hole(hole)) => Some(hole.upto),
             None => Some(self.floor),
         }
@@ -215,6 +261,7 @@ impl Window {
         match self.locate(&Cursor::nominal(id, self.lineage)) {
             Spot::At(seq) => Some(match self.item(seq) {
                 Some(Item::Entry(entry)) => entry.id.predecessor(),
+                Some(Item::Removed(removed)) => removed.predecessor(),
                 Some(Item::Hole(_)) => id,
                 None => self.head(),
             }),
@@ -262,6 +309,7 @@ impl Window {
             let middle = low + (high - low) / 2;
             let at_or_before = match &self.items[middle] {
                 Item::Entry(entry) => entry.id <= id,
+                Item::Removed(removed) => *removed <= id,
                 Item::Hole(hole) => hole.after <= id,
             };
             if at_or_before {
@@ -367,10 +415,11 @@ impl Window {
         match item {
             Item::Entry(entry) => {
                 self.bytes -= cost(&entry);
-                if in_lineage {
-                    self.floor = entry.id;
-                    self.below = Below::Unread;
-                }
+                self.raise_floor(entry.id, in_lineage);
+            }
+            Item::Removed(id) => {
+                self.bytes -= ITEM_OVERHEAD;
+                self.raise_floor(id, in_lineage);
             }
             Item::Hole(hole) => {
                 self.bytes -= ITEM_OVERHEAD;
@@ -382,10 +431,18 @@ impl Window {
         }
     }
 
+    /// An entry up to here was dropped in front.
+    fn raise_floor(&mut self, id: EntryId, in_lineage: bool) {
+        if in_lineage {
+            self.floor = id;
+            self.below = Below::Unread;
+        }
+    }
+
     fn push_item(&mut self, item: Item) {
         self.bytes += match &item {
             Item::Entry(entry) => cost(entry),
-            Item::Hole(_) => ITEM_OVERHEAD,
+            Item::Hole(_) | Item::Removed(_) => ITEM_OVERHEAD,
         };
         self.items.push_back(item);
     }

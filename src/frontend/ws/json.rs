@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::request::{self, Ref, Refusal, Request};
 use super::talk::{Talk, append_code};
 use super::wire;
-use crate::relay::connection::{JoinError, Joined};
+use crate::relay::connection::{JoinError, Joined, Publish};
 use crate::relay::entry::{EntryId, RoomName};
 use crate::relay::hub::{HistoryPage, HistoryQuery};
 use crate::relay::log::{AppendError, LogError};
@@ -50,9 +50,10 @@ fn on_request(talk: &mut Talk, reference: Ref, request: Request) {
             let room = room.unwrap_or_else(|| talk.room.clone());
             let told = room.clone();
             talk.connection.publish(
-                &room,
-                fields,
-                key,
+                Publish {
+                    key,
+                    ..Publish::new(room, fields)
+                },
                 Box::new(move |outlet, outcome| {
                     outlet.send(match outcome {
                         Ok(id) => wire::ack(&reference, &told, id),
@@ -64,7 +65,7 @@ fn on_request(talk: &mut Talk, reference: Ref, request: Request) {
         Request::Join { room, from } => {
             let outcome = talk
                 .connection
-                .join(room.clone(), from, joined(room.clone()));
+                .join(room.clone(), from, false, joined(room.clone()));
             if let Err(error) = outcome {
                 let code = match error {
                     JoinError::AlreadyIn => "already_in",

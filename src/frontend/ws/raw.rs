@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::frame;
 use super::talk::Talk;
 use crate::relay::close::CloseReason;
-use crate::relay::connection::Joined;
+use crate::relay::connection::{Joined, Publish};
 use crate::relay::format::{Format, GapFrame};
 use crate::relay::log::LogError;
 
@@ -16,6 +16,7 @@ pub(crate) static RAW: Format = Format {
     slot: 0,
     entry: |_, entry| frame::data(entry.message()),
     gap: |_, _| GapFrame::Close,
+    aside: |_| None,
     close: frame::close,
 };
 
@@ -46,9 +47,7 @@ pub(super) fn on_message(talk: &Talk, message: &[u8]) {
     // A copy, so that the entry doesn't keep the read buffer, nor the read buffer grow.
     let fields = Box::new([(MESSAGE, Bytes::copy_from_slice(message))]);
     talk.connection.publish(
-        &talk.room,
-        fields,
-        None,
+        Publish::new(talk.room.clone(), fields),
         Box::new(|outlet, outcome| {
             if let Err(error) = outcome {
                 // The error's own text begins with whether it's stored.

@@ -117,7 +117,7 @@ impl Talk {
             Dialect::Raw => raw::joined(self),
             Dialect::Json => json::joined(self.room.clone()),
         };
-        if let Err(error) = self.connection.join(self.room.clone(), from, joined) {
+        if let Err(error) = self.connection.join(self.room.clone(), from, false, joined) {
             self.close(CloseReason::Policy(error.to_string().into()));
         }
     }

@@ -13,6 +13,7 @@ pub(crate) static JSON: Format = Format {
     slot: 1,
     entry: |room, entry| frame(Opcode::Text, &json::entry_json(room, entry, true)),
     gap: |room, gap: &Gap| GapFrame::Frame(frame(Opcode::Text, &json::gap_json(room, gap, true))),
+    aside: |aside| Some(frame(Opcode::Text, &aside.json)),
     close: super::frame::close,
 };
 

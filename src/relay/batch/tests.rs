@@ -9,6 +9,7 @@ static FORMAT: Format = Format {
     slot: 0,
     entry: |_, entry| entry.message().clone(),
     gap: |_, _| GapFrame::Frame(Bytes::from_static(b"<gap>")),
+    aside: |_| None,
     close: |_| Bytes::new(),
 };
 

@@ -143,6 +143,7 @@ static FORMAT: Format = Format {
                 .into(),
         )
     },
+    aside: |_| None,
     close: |_| Bytes::new(),
 };
 
@@ -184,11 +185,11 @@ impl Subscriber {
         if cursor.exact && (state.last < cursor.id || state.last < floor) {
             return None;
         }
-        let entries: Vec<Entry> = model
+        let entries: Vec<Arc<Entry>> = model
             .held()
             .iter()
             .filter(|entry| entry.id > cursor.id && entry.id <= floor)
-            .map(entry)
+            .map(|added| Arc::new(entry(added)))
             .collect();
         let present = model.held().iter().any(|entry| entry.id == cursor.id);
         let reason =

@@ -218,6 +218,7 @@ pub(super) static TELLING: Format = Format {
     slot: 0,
     entry,
     gap: |room, lost| GapFrame::Frame(gap(room, lost)),
+    aside: |_| None,
     close: |_| frame(CLOSED, 0, &[]),
 };
 
@@ -226,6 +227,7 @@ pub(super) static CLOSING: Format = Format {
     slot: 1,
     entry,
     gap: |_, _| GapFrame::Close,
+    aside: |_| None,
     close: |reason| match reason {
         CloseReason::Gap(lost) => {
             let room = RoomName::parse("0").unwrap();

@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use tailcast::relay::WindowLimits;
-use tailcast::relay::connection::Connection;
+use tailcast::relay::connection::{Connection, Publish as Publishing};
 use tailcast::relay::entry::{EntryId, Fields, RoomName};
 use tailcast::relay::format::GapReason;
 use tailcast::relay::hub::{Relay, Settings};
@@ -247,11 +247,14 @@ impl World {
         let losing = self.rng.random_ratio(1, 20);
         self.log.set_losing_answers(losing);
         let fields: Fields = [(Bytes::from_static(b"message"), payload.clone())].into();
-        let key_bytes = key.clone().map(Bytes::from);
+        let publish = Publishing {
+            key: key.clone().map(Bytes::from),
+            ..Publishing::new(name(room), fields)
+        };
         let via = self.clients.choose(&mut self.rng);
         let outcome = match via.and_then(|client| client.connection.as_ref()) {
             None => self.nodes[0]
-                .publish(&name(room), fields, key_bytes)
+                .publish(publish)
                 .now_or_never()
                 .expect("memory answers at once"),
             Some(connection) => {
@@ -260,7 +263,7 @@ impl World {
                 let done = Box::new(move |_: &_, outcome| {
                     tell.lock().unwrap().replace(outcome);
                 });
-                connection.publish(&name(room), fields, key_bytes, done);
+                connection.publish(publish, done);
                 let outcome = told.lock().unwrap().take();
                 outcome.expect("memory answers at once")
             }
@@ -522,7 +525,7 @@ impl World {
         });
         if let Some(connection) = &client.connection {
             // Refused only if the client is there already.
-            let _ = connection.join(name(room), position, joined);
+            let _ = connection.join(name(room), position, false, joined);
         }
     }
 

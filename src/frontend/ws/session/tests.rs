@@ -11,6 +11,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::*;
 use crate::frontend::Settings;
+use crate::relay::connection::Publish;
 use crate::relay::hub::{HistoryQuery, Relay};
 use crate::relay::log::LogError;
 use crate::store::memory::MemoryLog;
@@ -209,7 +210,7 @@ async fn a_client_that_reads_slowly_is_not_taken_for_dead() {
         let fields = Box::new([(Bytes::from("message"), message.clone())]);
         node.state
             .relay
-            .publish(&room(), fields, None)
+            .publish(Publish::new(room(), fields))
             .await
             .unwrap();
     }

@@ -1,0 +1,233 @@
+//! [`Roster`]: who is in one room, over all nodes, as one node knows it. No I/O and no clock: it's
+//! told what nodes hold and what changed, and tells who came and went since it was asked last.
+//!
+//! Each node numbers its changes of a room from 1. A node whose changes have a gap has to be read
+//! anew; while that goes on its changes are kept, and applied to what was read. Applying a change
+//! that was read already does no harm, as it says how things stand and not how they moved.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::board::NodeId;
+use super::member::Member;
+
+/// A change of one node's people in the room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Delta {
+    /// One more than the one before; 1 if the node had nobody here before.
+    pub(super) seq: u64,
+    pub(super) set: Vec<(Arc<str>, Member)>,
+    pub(super) removed: Vec<Arc<str>>,
+}
+
+/// A user, over all nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Present {
+    /// Who.
+    pub user: Arc<str>,
+    /// The name to show.
+    pub name: Option<Arc<str>>,
+    /// Connections in the room.
+    pub devices: u32,
+    /// Unix milliseconds of the first join.
+    pub since: u64,
+}
+
+/// Who came and went.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Moves {
+    pub(super) joined: Vec<Present>,
+    pub(super) left: Vec<Arc<str>>,
+    pub(super) count: usize,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    users: BTreeMap<Arc<str>, SmallVec<[(NodeId, Member); 1]>>,
+    nodes: HashMap<NodeId, Progress>,
+    /// Users who changed since the last look, and whether they were here then.
+    changed: BTreeMap<Arc<str>, bool>,
+}
+
+/// How far a node's changes are known.
+#[derive(Debug)]
+enum Progress {
+    /// All up to this one.
+    UpTo(u64),
+    /// Being read; what came since.
+    Reading(Vec<Delta>),
+}
+
+impl Roster {
+    /// Takes a change. True if the node has to be read anew, which then has begun.
+    pub(super) fn apply(&mut self, node: &NodeId, delta: Delta) -> bool {
+        match self.nodes.get_mut(node) {
+            Some(Progress::Reading(kept)) => {
+                kept.push(delta);
+                false
+            }
+            // It begins: whatever was known of it is from before.
+            _ if delta.seq == 1 => {
+                self.clear(node);
+                self.nodes.insert(node.clone(), Progress::UpTo(1));
+                self.change(node, delta);
+                false
+            }
+            // One that was read already is on its way still; what it undoes, the next one does.
+            Some(Progress::UpTo(seq)) if delta.seq <= *seq + 1 => {
+                *seq = delta.seq.max(*seq);
+                self.change(node, delta);
+                false
+            }
+            _ => {
+                let reading = Progress::Reading(vec![delta]);
+                self.nodes.insert(node.clone(), reading);
+                true
+            }
+        }
+    }
+
+    /// A node is about to be read. False if it's being read already.
+    pub(super) fn begin_reading(&mut self, node: &NodeId) -> bool {
+        if let Some(Progress::Reading(_)) = self.nodes.get(node) {
+            return false;
+        }
+        let reading = Progress::Reading(Vec::new());
+        self.nodes.insert(node.clone(), reading);
+        true
+    }
+
+    /// A node was read: these are its people, as of change `upto` or later, and what came meanwhile
+    /// comes on top. True if that has a gap, too, so that it has to be read once more.
+    pub(super) fn end_reading(
+        &mut self,
+        node: &NodeId,
+        members: Vec<(Arc<str>, Member)>,
+        upto: u64,
+    ) -> bool {
+        let Some(Progress::Reading(kept)) = self.nodes.remove(node) else {
+            return false;
+        };
+        self.clear(node);
+        let mut seq = upto;
+        self.change(
+            node,
+            Delta {
+                seq: 0,
+                set: members,
+                removed: Vec::new(),
+            },
+        );
+        for delta in kept {
+            if delta.seq == 1 {
+                self.clear(node);
+                seq = 0;
+            } else if delta.seq > seq + 1 {
+                self.nodes
+                    .insert(node.clone(), Progress::Reading(vec![delta]));
+                return true;
+            }
+            seq = seq.max(delta.seq);
+            self.change(node, delta);
+        }
+        self.nodes.insert(node.clone(), Progress::UpTo(seq));
+        false
+    }
+
+    /// A node is dead, and its people gone.
+    pub(super) fn drop_node(&mut self, node: &NodeId) {
+        if self.nodes.remove(node).is_some() {
+            self.clear(node);
+        }
+    }
+
+    /// The nodes it knows of.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &NodeId> {
+        self.nodes.keys()
+    }
+
+    /// Whether nothing is being read.
+    pub(super) fn is_settled(&self) -> bool {
+        let mut nodes = self.nodes.values();
+        nodes.all(|progress| matches!(progress, Progress::UpTo(_)))
+    }
+
+    /// How many users are here.
+    pub(super) fn count(&self) -> usize {
+        self.users.len()
+    }
+
+    /// Users in order of their names, at most so many.
+    pub(super) fn present(&self, limit: usize) -> Vec<Present> {
+        let users = self.users.iter().take(limit);
+        users.map(|(user, on)| present(user, on)).collect()
+    }
+
+    /// Who came and went since this was called last.
+    pub(super) fn take_moves(&mut self) -> Moves {
+        let mut moves = Moves {
+            count: self.users.len(),
+            ..Moves::default()
+        };
+        for (user, was_here) in std::mem::take(&mut self.changed) {
+            match self.users.get(&user) {
+                Some(on) if !was_here => moves.joined.push(present(&user, on)),
+                None if was_here => moves.left.push(user),
+                _ => {}
+            }
+        }
+        moves
+    }
+
+    fn change(&mut self, node: &NodeId, delta: Delta) {
+        for (user, member) in delta.set {
+            let on = self.users.entry(user.clone()).or_default();
+            self.changed.entry(user).or_insert(!on.is_empty());
+            match on.iter_mut().find(|(other, _)| other == node) {
+                Some((_, known)) => *known = member,
+                None => on.push((node.clone(), member)),
+            }
+        }
+        for user in delta.removed {
+            self.remove(node, &user);
+        }
+    }
+
+    fn clear(&mut self, node: &NodeId) {
+        let is_there = |on: &SmallVec<[(NodeId, Member); 1]>| on.iter().any(|(n, _)| n == node);
+        let users: Vec<Arc<str>> = self
+            .users
+            .iter()
+            .filter(|(_, on)| is_there(on))
+            .map(|(user, _)| user.clone())
+            .collect();
+        for user in users {
+            self.remove(node, &user);
+        }
+    }
+
+    fn remove(&mut self, node: &NodeId, user: &Arc<str>) {
+        let Some(on) = self.users.get_mut(user) else {
+            return;
+        };
+        self.changed.entry(user.clone()).or_insert(true);
+        on.retain(|(other, _)| other != node);
+        if on.is_empty() {
+            self.users.remove(user);
+        }
+    }
+}
+
+fn present(user: &Arc<str>, on: &[(NodeId, Member)]) -> Present {
+    Present {
+        user: user.clone(),
+        name: on.iter().find_map(|(_, member)| member.name.clone()),
+        devices: on.iter().map(|(_, member)| member.devices).sum(),
+        since: on.iter().map(|(_, m)| m.since).min().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
