@@ -2,11 +2,13 @@
 //!
 //! A room is one Redis stream; every node tails the streams of the rooms its sockets are in and
 //! rebroadcasts each entry to them; a subscriber is a cursor. In reading order: [`relay`] is the
-//! relay itself, [`store`] keeps the streams, [`frontend`] and [`api`] speak with clients, and
-//! [`node`] puts a whole node together from a [`config::Config`].
+//! relay itself, [`auth`] tells who may do what, [`store`] keeps the streams, [`frontend`] and [`api`]
+//! speak with clients, and [`node`] puts a whole node together from a [`config::Config`].
 
-pub mod people;
 pub mod relay;
+
+pub mod auth;
+pub mod people;
 pub mod store;
 
 pub mod api;

@@ -129,6 +129,19 @@ impl RoomName {
         RoomName("tailcast:audit".into())
     }
 
+    /// The room of everything sent to one user: their inbox, `@user`.
+    pub fn of_user(user: &str) -> Result<Self, RoomNameError> {
+        match user {
+            "" => Err(RoomNameError::Empty),
+            user => RoomName::parse(&format!("@{user}")),
+        }
+    }
+
+    /// Whose inbox it is: what follows the `@` in front, if there is one.
+    pub fn owner(&self) -> Option<&str> {
+        self.0.strip_prefix('@')
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

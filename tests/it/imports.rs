@@ -11,10 +11,11 @@ const LINES_MAX: usize = 600;
 const FORBIDDEN: [&str; 3] = ["todo!(", "dbg!(", "unimplemented!("];
 
 /// Which of our modules each may import. `metrics` and `drain` are leaves.
-const RULES: [(&str, &[&str]); 10] = [
+const RULES: [(&str, &[&str]); 11] = [
     ("metrics", &[]),
     ("drain", &[]),
     ("relay", &["relay"]),
+    ("auth", &["auth", "relay"]),
     ("store", &["store", "relay"]),
     (
         "frontend/ws",
