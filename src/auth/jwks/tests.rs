@@ -193,6 +193,30 @@ async fn stale_keys_are_read_again_in_the_background() {
 }
 
 #[test]
+fn what_is_no_jwks() {
+    let server = Server::start(&[jwk(P256, Some("one"))]);
+    let source = Source::Url(server.url.clone());
+    assert!(source.read().is_ok());
+    let mut large = server.body.lock().expect("not poisoned").clone();
+    large.push_str(&" ".repeat(1024 * 1024));
+    for body in ["", "<html>", &large] {
+        body.clone_into(&mut server.body.lock().expect("not poisoned"));
+        assert!(source.read().is_err());
+    }
+    server.set(&[jwk(P256, Some("one"))]);
+    server.broken.store(true, Ordering::SeqCst);
+    assert!(source.read().is_err(), "a status that is no success");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("keys");
+    let source = Source::File(path.clone());
+    assert!(source.read().is_err());
+    fs::write(&path, server.body.lock().expect("not poisoned").as_str()).expect("written");
+    assert!(source.read().is_ok());
+    fs::write(&path, large).expect("written");
+    assert!(matches!(source.read(), Err(ReadError::TooLarge)));
+}
+
+#[test]
 fn which_key() {
     let set = |keys: &[Value]| {
         let text = json!({"keys": keys}).to_string();

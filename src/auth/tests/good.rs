@@ -39,6 +39,25 @@ async fn every_algorithm() {
     }
 }
 
+/// Tokens and a JWKS that another program made of the same keys.
+#[tokio::test]
+async fn as_others_make_them() {
+    let tokens: Value = serde_json::from_str(include_str!("keys/tokens.json")).expect("an object");
+    let tokens = tokens.as_object().expect("an object");
+    assert_eq!(tokens.len(), 9);
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/auth/tests/keys/jwks.json");
+    for (algorithm, token) in tokens {
+        let token = token.as_str().expect("a text");
+        let settings = match algorithm.starts_with("HS") {
+            true => by_secret(),
+            false => jwt(KeySource::JwksFile(path.into())),
+        };
+        let alice = let_in(settings, token).await;
+        assert_eq!(alice.name(), Some("Zoë"), "{algorithm}");
+        assert_eq!(role(&alice, "live-42"), Some(Role::Host));
+    }
+}
+
 #[tokio::test]
 async fn what_claims_mean() {
     let claims = json!({

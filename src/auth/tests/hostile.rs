@@ -230,6 +230,42 @@ async fn headers() {
 }
 
 #[tokio::test]
+async fn keys_of_a_set() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/auth/tests/keys/jwks.json");
+    let set = || jwt(KeySource::JwksFile(path.into()));
+    let with_kid = |kid: Value, key: &EncodingKey, algorithm| {
+        let mut header = json!({"alg": algorithm, "jku": "http://127.0.0.1:9/keys"});
+        if !kid.is_null() {
+            header["kid"] = kid;
+        }
+        raw(&header.to_string(), &good().to_string(), key, algorithm)
+    };
+    use Algorithm::{ES256, HS256, RS256};
+    let (rsa, p256) = (RSA.key(), P256.key());
+    let public = EncodingKey::from_secret(RSA.public);
+    for (kid, key, algorithm, want) in [
+        (json!(null), &rsa, RS256, "no kid"),
+        (json!("RSA"), &rsa, RS256, "kid is unknown"),
+        (json!(""), &rsa, RS256, "kid is unknown"),
+        (json!("../../rsa"), &rsa, RS256, "kid is unknown"),
+        (
+            json!("http://127.0.0.1:9/rsa"),
+            &rsa,
+            RS256,
+            "kid is unknown",
+        ),
+        (json!("p256"), &rsa, RS256, "not the key's"),
+        (json!("rsa"), &p256, ES256, "not the key's"),
+        (json!("rsa"), &public, HS256, "not the key's"),
+        (json!("rsa"), &OTHER_RSA.key(), RS256, "not by the key"),
+        (json!(["rsa"]), &rsa, RS256, "JSON"),
+    ] {
+        let what = format!("{kid} {algorithm:?}");
+        check(set(), &what, &with_kid(kid, key, algorithm), want).await;
+    }
+}
+
+#[tokio::test]
 async fn claims() {
     let later = now() + 60;
     for (payload, want) in [
