@@ -130,7 +130,10 @@ where
     let (name, inner) = matches.subcommand().unwrap_or(("serve", &matches));
     let with_settings = matches!(name, "serve" | "config" | "check");
     if !with_settings && let Some(flag) = first_flag(&matches) {
-        let what = format!("--{flag} is a setting of serve; {name} has no use for it");
+        let what = match name {
+            "token" if OF_TOKEN.contains(&flag) => format!("write --{flag} behind token"),
+            _ => format!("--{flag} is a setting of serve; {name} has no use for it"),
+        };
         return Err(command
             .error(clap::error::ErrorKind::ArgumentConflict, what)
             .into());

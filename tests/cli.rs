@@ -59,6 +59,7 @@ fn bad_usage_is_2() {
         &["token", "--user", "a", "--room", "live"],
         &["token", "--user", "a", "--room", "live=king"],
         &["token", "--user", "a", "--ttl", "5"],
+        &["token", "--user", "a", "--ttl", "0"],
         &["token", "--user", "a", "--keep", "1"],
     ] {
         let (code, out, err) = run(tailcast(arguments));

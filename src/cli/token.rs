@@ -56,7 +56,11 @@ fn grant(text: &str) -> Result<(RoomPattern, Role), String> {
 }
 
 fn ttl(text: &str) -> Result<Duration, String> {
-    value::time(text)
+    let time = value::time(text)?;
+    match time < Duration::from_secs(1) {
+        true => Err("is too short; write 1s or more".to_owned()),
+        false => Ok(time),
+    }
 }
 
 /// Prints the token, alone on its line.
