@@ -275,6 +275,9 @@ impl Auth {
 
     /// The back end with this key. Compares digests, and all of them, so that time tells nothing.
     fn api_key(&self, key: &str) -> Option<Identity> {
+        if self.api_keys.is_empty() {
+            return None;
+        }
         let sent = digest(&SHA256, key.as_bytes());
         let mut found = u32::MAX;
         for (index, ApiKey(_, own)) in (0..u32::MAX).zip(&self.api_keys) {

@@ -7,14 +7,16 @@ pub mod check;
 mod client;
 pub mod publish;
 pub mod tail;
+pub mod token;
 
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::bench::BenchArgs;
+use crate::config::auth::{TokenSettings, load_for_token};
 use crate::config::origin::{Found, Sources};
-use crate::config::table::{Kind, SETTINGS};
+use crate::config::table::{Kind, SETTINGS, Setting};
 use crate::config::{Config, ConfigErrors, load};
 
 /// What was asked for.
@@ -30,6 +32,8 @@ pub enum Request {
     Tail(tail::TailArgs),
     /// Publish one entry.
     Publish(publish::PublishArgs),
+    /// Make a token.
+    Token(Box<token::TokenArgs>, TokenSettings),
     /// Measure a server.
     Bench(Box<BenchArgs>),
 }
@@ -67,11 +71,22 @@ pub fn command() -> Command {
         // The line about each comes last, as deriving sets one from the struct's own comment.
         .subcommand(tail::TailArgs::augment_args(Command::new("tail")).about("Print a room's entries as they come, one JSON line each"))
         .subcommand(publish::PublishArgs::augment_args(Command::new("publish")).about("Publish one entry, and print its ID"))
+        .subcommand(with_some_settings(
+            token::TokenArgs::augment_args(Command::new("token")).about("Make a token for a user or a back end, and print it"),
+            |setting| OF_TOKEN.contains(&setting.name),
+        ))
         .subcommand(BenchArgs::augment_args(Command::new("bench")).about("Measure a running server"));
     with_settings(root)
 }
 
+/// The settings that `token` goes by.
+const OF_TOKEN: [&str; 3] = ["jwt-secret", "audience", "issuer"];
+
 fn with_settings(command: Command) -> Command {
+    with_some_settings(command, |_| true)
+}
+
+fn with_some_settings(command: Command, which: impl Fn(&Setting) -> bool) -> Command {
     let command = command.next_help_heading("Settings").arg(
         Arg::new("config")
             .long("config")
@@ -81,7 +96,8 @@ fn with_settings(command: Command) -> Command {
             .hide_env(true)
             .help("TOML file with settings"),
     );
-    SETTINGS.iter().fold(command, |command, setting| {
+    let settings = SETTINGS.iter().filter(|setting| which(setting));
+    settings.fold(command, |command, setting| {
         let default = match setting.default {
             "" => String::new(),
             text => format!(" [default: {text}]"),
@@ -114,17 +130,24 @@ where
     let (name, inner) = matches.subcommand().unwrap_or(("serve", &matches));
     let with_settings = matches!(name, "serve" | "config" | "check");
     if !with_settings && let Some(flag) = first_flag(&matches) {
-        let what = format!("--{flag} is a setting of serve; {name} has no use for it");
+        let what = match name {
+            "token" if OF_TOKEN.contains(&flag) => format!("write --{flag} behind token"),
+            _ => format!("--{flag} is a setting of serve; {name} has no use for it"),
+        };
         return Err(command
             .error(clap::error::ErrorKind::ArgumentConflict, what)
             .into());
     }
     Ok(match name {
+        "token" => {
+            let args = token::TokenArgs::from_arg_matches(inner)?;
+            Request::Token(Box::new(args), from_sources(&[inner], load_for_token)?)
+        }
         "tail" => Request::Tail(tail::TailArgs::from_arg_matches(inner)?),
         "publish" => Request::Publish(publish::PublishArgs::from_arg_matches(inner)?),
         "bench" => Request::Bench(Box::new(BenchArgs::from_arg_matches(inner)?)),
         _ => {
-            let (config, found) = settings(&[inner, &matches])?;
+            let (config, found) = from_sources(&[inner, &matches], load)?;
             match name {
                 "config" => Request::Config(found),
                 "check" => Request::Check(Box::new(config)),
@@ -141,10 +164,14 @@ fn first_flag(matches: &ArgMatches) -> Option<&'static str> {
 }
 
 /// The settings; flags may stand before and behind the command, and those behind go first.
-fn settings(matches: &[&ArgMatches]) -> Result<(Config, Vec<Found>), ConfigErrors> {
+fn from_sources<T>(
+    matches: &[&ArgMatches],
+    load: impl FnOnce(&Sources<'_>) -> Result<T, ConfigErrors>,
+) -> Result<T, ConfigErrors> {
     let flag = |name: &str| {
         matches.iter().find_map(|matches| {
-            let values = matches.get_many::<String>(name)?;
+            // Not every command takes every setting.
+            let values = matches.try_get_many::<String>(name).ok().flatten()?;
             Some(values.map(String::as_str).collect::<Vec<_>>().join(","))
         })
     };

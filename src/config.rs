@@ -3,6 +3,7 @@
 //! One table (`table.rs`) names every setting; `origin.rs` finds what was said about each; this file
 //! turns the texts into typed values. All that is wrong is reported at once, a line each.
 
+pub mod auth;
 pub mod origin;
 pub mod table;
 pub mod value;
@@ -17,6 +18,7 @@ use tracing_subscriber::EnvFilter;
 
 use self::origin::{Found, Sources};
 use self::table::{Kind, Setting};
+use crate::auth::{Grants, Mode, Roles, Secret};
 use crate::relay::entry::{RESERVED_PREFIX, RoomName};
 
 /// When a publish is acknowledged.
@@ -144,6 +146,30 @@ pub struct Config {
     pub pong: Duration,
     /// Origins that may connect, lower case; `*` is any, none at all is the same host.
     pub allowed_origins: Vec<String>,
+    /// Whom to believe.
+    pub auth: Mode,
+    /// Whether others may come in while nobody is checked.
+    pub insecure: bool,
+    /// The secret of tokens.
+    pub jwt_secret: Option<Secret>,
+    /// The file with the public key of tokens.
+    pub jwt_public_key: Option<PathBuf>,
+    /// The file or address with the public keys of tokens.
+    pub jwks: Option<String>,
+    /// Whom tokens must be for.
+    pub audience: Option<String>,
+    /// Who must have made them.
+    pub issuer: Option<String>,
+    /// The cookie with a token.
+    pub token_cookie: String,
+    /// Keys of back ends, by name.
+    pub api_keys: Vec<(String, Secret)>,
+    /// What roles may.
+    pub roles: Roles,
+    /// Roles where a token names none.
+    pub default_role: Grants,
+    /// Roles of those without a token.
+    pub anonymous_role: Grants,
     /// How long a drain may take.
     pub drain_timeout: Duration,
     /// Most entries in a page of history.
@@ -332,6 +358,24 @@ impl Reader<'_> {
             ping: self.time_or_never("ping"),
             pong: self.time("pong"),
             allowed_origins: self.read("allowed-origins", |text, _| value::origins(text)),
+            auth: self.choice(
+                "auth",
+                &[("none", Mode::None), ("jwt", Mode::Jwt)],
+                Mode::None,
+            ),
+            insecure: self.read("insecure", |text, _| value::switch(text)),
+            jwt_secret: self.read("jwt-secret", |text, _| auth::secret(text)),
+            jwt_public_key: self
+                .read("jwt-public-key", |text, _| auth::optional(text))
+                .map(PathBuf::from),
+            jwks: self.read("jwks", |text, _| auth::jwks(text)),
+            audience: self.read("audience", |text, _| auth::optional(text)),
+            issuer: self.read("issuer", |text, _| auth::optional(text)),
+            token_cookie: self.read("token-cookie", |text, _| auth::cookie_name(text)),
+            api_keys: self.read("api-key", |text, _| auth::api_keys(text)),
+            roles: self.read("role", |text, _| auth::roles(text)),
+            default_role: self.read("default-role", |text, _| auth::grants(text)),
+            anonymous_role: self.read("anonymous-role", |text, _| auth::grants(text)),
             drain_timeout: self.time("drain-timeout"),
             history_limit: self.number("history-limit"),
             sse_heartbeat: self.time_or_never("sse-heartbeat"),
@@ -382,6 +426,13 @@ impl Reader<'_> {
                 "max-frame",
                 "is more than --publish-queue-bytes; lower it, or raise that",
             );
+        }
+        let filled = |name: &str| {
+            let found = self.found(name);
+            found.is_some_and(|found| found.given() && !found.text.is_empty())
+        };
+        for (name, what) in auth::together(config, filled) {
+            self.complain(name, what);
         }
     }
 }

@@ -50,6 +50,7 @@ fn run(request: Request) -> Result<()> {
         Request::Check(config) => client_runtime()?.block_on(cli::check::run(&config)),
         Request::Tail(args) => client_runtime()?.block_on(cli::tail::run(args)),
         Request::Publish(args) => client_runtime()?.block_on(cli::publish::run(args)),
+        Request::Token(args, settings) => cli::token::run(*args, settings),
         Request::Bench(args) => runtime()?.block_on(tailcast::bench::run(*args)),
     }
 }

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use crate::auth::{self, KeySource};
 use crate::config::{self, Config};
 use crate::drain::Stop;
 use crate::frontend::{self, FrontendState, Origins};
@@ -236,6 +237,35 @@ fn frontend_settings(config: &Config) -> Result<frontend::Settings> {
         },
         history_limit: config.history_limit,
         sse_heartbeat: config.sse_heartbeat.unwrap_or(NEVER),
+    })
+}
+
+/// Who may come in. Reads the file of a public key.
+pub fn auth_settings(config: &Config) -> Result<auth::Settings> {
+    let public_key = config.jwt_public_key.as_ref().map(|path| {
+        let pem = std::fs::read(path);
+        pem.with_context(|| format!("cannot read --jwt-public-key {}", path.display()))
+    });
+    let secret = config.jwt_secret.clone().map(KeySource::Secret);
+    let jwks = config.jwks.as_ref().map(|place| {
+        match place.starts_with("https://") || place.starts_with("http://") {
+            true => KeySource::JwksUrl(place.clone()),
+            false => KeySource::JwksFile(place.into()),
+        }
+    });
+    Ok(auth::Settings {
+        mode: config.auth,
+        key: secret
+            .or(public_key.transpose()?.map(KeySource::PublicKey))
+            .or(jwks),
+        audience: config.audience.clone(),
+        issuer: config.issuer.clone(),
+        token_cookie: config.token_cookie.clone(),
+        api_keys: config.api_keys.clone(),
+        roles: config.roles,
+        default_role: config.default_role.clone(),
+        anonymous_role: config.anonymous_role.clone(),
+        ..auth::Settings::default()
     })
 }
 

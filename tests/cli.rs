@@ -54,11 +54,74 @@ fn bad_usage_is_2() {
         &["publish", "room"],
         &["publish", "room", "m", "--url", "wss://h"],
         &["--keep", "1", "tail", "room"],
+        &["token"],
+        &["token", "--user", ""],
+        &["token", "--user", "a", "--room", "live"],
+        &["token", "--user", "a", "--room", "live=king"],
+        &["token", "--user", "a", "--ttl", "5"],
+        &["token", "--user", "a", "--ttl", "0"],
+        &["token", "--user", "a", "--keep", "1"],
     ] {
         let (code, out, err) = run(tailcast(arguments));
         assert_eq!((code, out.as_str()), (Some(2), ""), "{arguments:?}");
         assert!(err.starts_with("error: "), "{err}");
     }
+}
+
+#[test]
+fn a_token_is_printed_alone() {
+    use base64::Engine;
+    const SECRET: &str = "0123456789abcdef-0123456789abcdef";
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("secret");
+    std::fs::write(&file, format!("{SECRET}\n")).expect("written");
+    let from_file = format!("@{}", file.display());
+    let ask = |secret: &str, arguments: &[&str]| {
+        let mut command = tailcast(arguments);
+        command.env("TAILCAST_JWT_SECRET", secret);
+        // What a node could not use is no concern of this command.
+        command.env("TAILCAST_LISTEN", "nowhere");
+        run(command)
+    };
+    let all = [
+        "token",
+        "--user",
+        "alice",
+        "--name",
+        "Alice",
+        "--room",
+        "live-42=host",
+        "--room",
+        "lobby-*=viewer",
+        "--ttl",
+        "2h",
+        "--audience",
+        "chat",
+    ];
+    for secret in [SECRET, &from_file] {
+        let (code, out, err) = ask(secret, &all);
+        assert_eq!((code, err.as_str(), out.lines().count()), (Some(0), "", 1));
+        let payload = out.split('.').nth(1).expect("three parts");
+        let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        let payload = engine.decode(payload).expect("base64url");
+        let claims: Value = serde_json::from_slice(&payload).expect("JSON");
+        assert_eq!(
+            (&claims["sub"], &claims["aud"]),
+            (&"alice".into(), &"chat".into())
+        );
+        assert_eq!(claims["rooms"]["lobby-*"], "viewer");
+        let holds = |claim: &str| claims[claim].as_u64().expect("a time");
+        assert_eq!(holds("exp") - holds("iat"), 7200);
+    }
+    let (code, _, err) = ask("", &all);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("--jwt-secret"), "{err}");
+    let (code, out, err) = ask("hush", &all);
+    assert_eq!((code, out.as_str()), (Some(2), ""));
+    assert!(
+        err.contains("TAILCAST_JWT_SECRET=\"***\" has only 4 bytes"),
+        "{err}"
+    );
 }
 
 #[test]
@@ -80,7 +143,7 @@ fn bad_settings_are_2_and_all_told() {
 #[test]
 fn config_prints_values_and_origins() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
-    writeln!(file, "linger = \"5s\"\nredis = \"redis://me:secret@h\"").unwrap();
+    writeln!(file, "linger = \"5s\"\nredis = \"redis://me:hush@h\"").unwrap();
     let path = file.path().to_str().unwrap();
     let mut command = tailcast(&[
         "config",
@@ -109,7 +172,7 @@ fn config_prints_values_and_origins() {
     }
     assert!(out.contains(&format!("# file {path}")), "{out}");
     assert!(
-        out.contains("redis://me:***@h") && !out.contains("secret"),
+        out.contains("redis://me:***@h") && !out.contains("hush"),
         "{out}"
     );
 }

@@ -158,7 +158,7 @@ mod tests {
         check("*=viewer,live-*=member,live-42=host", "lobby", Some(Viewer));
         // A name is closer than any pattern, even if it gives less.
         check("live-42=viewer,live-4*2*=host", "live-42", Some(Viewer));
-        check("live-*=viewer,*-eu-1=host", "live-eu-1", Some(Viewer));
+        check("live-e*=viewer,*-eu-1=host", "live-eu-1", Some(Viewer));
         check("liv-*=viewer,*-eu-1=host", "liv-eu-1", Some(Host));
         // As many letters: by the alphabet.
         check("a*=host,*a=member", "aa", Some(Member));

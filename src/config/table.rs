@@ -1,7 +1,7 @@
 //! The table of settings: each row is a flag, an environment variable, a key of the file, a default
 //! and a help text at once.
 
-use super::value;
+use super::{auth, value};
 
 /// What a setting's text means, and the least it may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,9 @@ impl Setting {
     /// The text as it may be printed.
     pub fn printable(&self, text: &str) -> String {
         match self.name {
-            "redis" => value::mask(text),
+            "redis" | "jwks" => value::mask(text),
+            "jwt-secret" => auth::mask_secret(text),
+            "api-key" => auth::mask_api_keys(text),
             _ => text.to_owned(),
         }
     }
@@ -112,6 +114,18 @@ pub static SETTINGS: &[Setting] = &[
     row("ping", "25s", Kind::Time(0), "Ping sockets this often; 0 is never"),
     row("pong", "10s", Kind::Time(1), "How long a socket may take to answer a ping"),
     row("allowed-origins", "", Kind::List("ORIGIN,…"), "Web pages' origins that may connect, or * for any; if empty, the same host only"),
+    row("auth", "none", Kind::Choice("none|jwt"), "Whom to believe: anybody, or who has a token"),
+    row("insecure", "false", Kind::Switch, "Listen where others can come in, even with --auth none"),
+    row("jwt-secret", "", Kind::Text("SECRET|@FILE"), "Secret that tokens are signed with (HS256, HS384, HS512); 32 bytes or more"),
+    row("jwt-public-key", "", Kind::Text("FILE"), "Public key (RSA, P-256, P-384, Ed25519; PEM) that tokens are checked with"),
+    row("jwks", "", Kind::Text("FILE|URL"), "Public keys that tokens are checked with, as a JWKS"),
+    row("audience", "", Kind::Text("TEXT"), "Whom tokens must be for (aud)"),
+    row("issuer", "", Kind::Text("TEXT"), "Who must have made the tokens (iss)"),
+    row("token-cookie", "token", Kind::Text("NAME"), "Cookie with a token"),
+    row("api-key", "", Kind::List("NAME:KEY,…"), "Keys of back ends, which may do anything; 16 bytes or more"),
+    row("role", "", Kind::List("ROLE=RIGHTS,…"), "What a role may, as in viewer=subscribe+history; of subscribe, publish, history, presence, moderate, announce"),
+    row("default-role", "", Kind::List("PATTERN=ROLE,…"), "Role in rooms that a token does not name, as in lobby-*=viewer"),
+    row("anonymous-role", "", Kind::List("PATTERN=ROLE,…"), "Role of those without a token; if empty, they may not come in"),
     row("drain-timeout", "30s", Kind::Time(0), "How long a drain may take"),
     row("history-limit", "1000", Kind::Count(1), "Most entries in a page of history"),
     row("sse-heartbeat", "15s", Kind::Time(0), "Comment line on quiet event streams this often; 0 is never"),

@@ -5,6 +5,9 @@ use std::io::Write;
 
 use super::*;
 
+/// A secret that is long enough.
+const SECRET: &str = "0123456789abcdef-0123456789abcdef";
+
 type Pairs<'a> = &'a [(&'a str, &'a str)];
 
 fn try_load(
@@ -168,6 +171,25 @@ fn settings_that_do_not_go_together() {
             &[("log", "tailcast=loud")],
             "--log \"tailcast=loud\" is no filter",
         ),
+        (
+            &[("listen", "127.0.0.1:1,0.0.0.0:8080")],
+            "--listen \"127.0.0.1:1,0.0.0.0:8080\" lets others in",
+        ),
+        (&[("listen", "[::]:8080")], "--listen \"[::]:8080\" lets"),
+        (&[("auth", "jwt")], "--auth \"jwt\" needs a key"),
+        (
+            &[
+                ("auth", "jwt"),
+                ("jwt-secret", SECRET),
+                ("jwks", "https://me:hush@h/k"),
+            ],
+            "--jwks \"https://me:***@h/k\" is a second key",
+        ),
+        (
+            &[("jwt-secret", SECRET)],
+            "--jwt-secret \"***\" is of no use",
+        ),
+        (&[("audience", "a")], "--audience \"a\" is of no use"),
     ] {
         let got = complaints(flags, &[], "");
         assert_eq!(got.len(), 1, "{flags:?}: {got:?}");
@@ -184,13 +206,65 @@ fn settings_that_do_not_go_together() {
 }
 
 #[test]
+fn who_may_come_in() {
+    let (config, _) = taken(&[], &[], "");
+    assert_eq!(
+        (config.auth, config.token_cookie.as_str()),
+        (Mode::None, "token")
+    );
+    let open = [("listen", "0.0.0.0:8080"), ("insecure", "true")];
+    assert!(taken(&open, &[], "").0.insecure);
+    taken(&[("listen", "[::ffff:127.0.0.1]:8080")], &[], "");
+
+    let flags = [
+        ("auth", "jwt"),
+        ("listen", "0.0.0.0:8080"),
+        ("role", "viewer=subscribe,member=none"),
+        ("default-role", "*=viewer"),
+        ("api-key", "a:0123456789abcdef,b:fedcba9876543210"),
+    ];
+    let (config, printed) = taken(&flags, &[("TAILCAST_JWT_SECRET", SECRET)], "");
+    assert_eq!(config.api_keys.len(), 2);
+    assert_eq!(config.default_role.to_string(), "*=viewer");
+    assert!(printed.contains("api-key = \"a:***,b:***\""), "{printed}");
+    let everything = format!("{printed}{config:?}");
+    for hidden in [SECRET, "0123456789abcdef", "fedcba9876543210"] {
+        assert!(!everything.contains(hidden), "{everything}");
+    }
+}
+
+#[test]
+fn bad_secrets_are_masked_too() {
+    let got = complaints(
+        &[("jwt-secret", "hush"), ("api-key", "a:hush,hush")],
+        &[
+            ("TAILCAST_ROLE", "king=publish"),
+            ("TAILCAST_TOKEN_COOKIE", "a b"),
+        ],
+        "default-role = \"lobby\"\njwks = \"ftp://h/k\"\n",
+    );
+    let want = [
+        "--jwt-secret \"***\" has only 4 bytes",
+        "FILE: jwks = \"ftp://h/k\" is no address",
+        "TAILCAST_TOKEN_COOKIE=\"a b\" is no cookie",
+        "--api-key \"a:***,***\" has a key for a that is shorter",
+        "TAILCAST_ROLE=\"king=publish\" is wrong: `king` is no role",
+        "FILE: default-role = \"lobby\" is wrong: `lobby` is no grant",
+    ];
+    assert_eq!(got.len(), want.len(), "{got:?}");
+    for (got, want) in got.iter().zip(want) {
+        assert!(got.starts_with(want) && !got.contains("hush"), "{got}");
+    }
+}
+
+#[test]
 fn passwords_are_masked() {
-    let (config, printed) = taken(&[("redis", "redis://me:secret@h:1/2")], &[], "");
-    assert_eq!(config.redis.as_str(), "redis://me:secret@h:1/2");
+    let (config, printed) = taken(&[("redis", "redis://me:hush@h:1/2")], &[], "");
+    assert_eq!(config.redis.as_str(), "redis://me:hush@h:1/2");
     assert!(config.redis_given);
     assert!(printed.contains("redis://me:***@h:1/2"));
     let everything = format!("{printed}{config:?}{}", config.redis);
-    assert!(!everything.contains("secret"), "{everything}");
+    assert!(!everything.contains("hush"), "{everything}");
 }
 
 #[test]

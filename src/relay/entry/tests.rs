@@ -50,3 +50,21 @@ fn bad_ids() {
         assert_eq!(bad.parse::<EntryId>(), Err(EntryIdError), "{bad}");
     }
 }
+
+#[test]
+fn inboxes() {
+    let check = |user: &str, want: Option<&str>| {
+        let room = RoomName::of_user(user).ok();
+        assert_eq!(room.as_ref().map(RoomName::as_str), want, "{user:?}");
+        let owner = room.as_ref().and_then(RoomName::owner);
+        assert_eq!(owner, want.map(|_| user));
+    };
+    check("alice", Some("@alice"));
+    check("@alice", Some("@@alice"));
+    check("tailcast:x", Some("@tailcast:x"));
+    check("", None);
+    check("a\nb", None);
+    check(&"a".repeat(256), None);
+    assert_eq!(RoomName::parse("alice@home").unwrap().owner(), None);
+    assert_eq!(RoomName::parse("@").unwrap().owner(), Some(""));
+}
