@@ -2,29 +2,35 @@
 //!
 //! A front end speaks one protocol with clients and knows only the relay.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE};
+use axum::http::header::{ACCEPT, UPGRADE};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderName, Uri};
+use axum::response::Response;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
+use crate::auth::{Auth, Right};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
+use crate::people::People;
 use crate::relay::entry::{RoomName, RoomNameError};
 use crate::relay::hub::Relay;
-use crate::relay::log::LogError;
 
+mod error;
+pub(crate) mod identify;
 pub(crate) mod json;
+pub(crate) mod moderation;
 mod origin;
 mod socket;
 mod sse;
 mod takeover;
 pub(crate) mod ws;
 
+pub use error::ApiError;
 pub use origin::{OriginError, Origins};
 pub(crate) use socket::Socket;
 pub(crate) use takeover::{Run, Taken, Takeover};
@@ -39,7 +45,7 @@ pub struct Settings {
     /// Most fields one publish may have.
     pub max_fields: usize,
     /// Frames a socket may send per second; 0 is no limit.
-    pub rate: u32,
+    pub frame_rate: u32,
     /// How long a socket may be silent before it's pinged.
     pub ping: Duration,
     /// How long a ping may go unanswered.
@@ -61,7 +67,7 @@ impl Settings {
             default_room,
             max_frame: 64 * 1024,
             max_fields: 64,
-            rate: 100,
+            frame_rate: 100,
             ping: Duration::from_secs(25),
             pong: Duration::from_secs(10),
             idle_timeout: None,
@@ -74,8 +80,10 @@ impl Settings {
 
 /// What every front end works with.
 pub struct FrontendState {
-    /// The relay.
-    pub relay: Arc<Relay>,
+    /// The people, and the relay under them.
+    pub people: Arc<People>,
+    /// Tells who somebody is.
+    pub auth: Arc<Auth>,
     /// The settings.
     pub settings: Settings,
     /// What is counted.
@@ -86,13 +94,19 @@ pub struct FrontendState {
 
 impl FrontendState {
     /// The state of a node's front ends.
-    pub fn new(relay: Arc<Relay>, settings: Settings) -> Arc<Self> {
+    pub fn new(people: Arc<People>, auth: Arc<Auth>, settings: Settings) -> Arc<Self> {
         Arc::new(FrontendState {
-            relay,
+            people,
+            auth,
             settings,
             metrics: Metrics::default(),
             drain: Drain::default(),
         })
+    }
+
+    /// The relay.
+    pub fn relay(&self) -> &Arc<Relay> {
+        self.people.relay()
     }
 }
 
@@ -107,6 +121,10 @@ pub(crate) struct SocketQuery {
     pub(crate) room: Option<String>,
     /// Another name for `room`.
     pub(crate) roomid: Option<String>,
+    /// Whether to be told who is here: `1`.
+    pub(crate) presence: Option<String>,
+    /// Whether a user's own room comes, too: `1` from now on, `0` not at all, or where to begin.
+    pub(crate) inbox: Option<String>,
     /// Where to resume server-sent events, for clients that can't set a header.
     pub(crate) last_event_id: Option<String>,
 }
@@ -160,11 +178,23 @@ fn list_has(headers: &HeaderMap, name: HeaderName, is: impl Fn(&str) -> bool) ->
 
 /// The room that a URL's last segment names.
 pub(crate) fn room_of(uri: &Uri) -> Result<RoomName, ApiError> {
-    let segment = uri.path().rsplit('/').next().unwrap_or_default();
-    let name = percent_decode_str(segment)
-        .decode_utf8()
-        .map_err(|_| RoomNameError::NotUtf8)?;
-    Ok(RoomName::parse(&name)?)
+    Ok(RoomName::parse(&segment_of(uri, 0)?)?)
+}
+
+/// A segment of a URL's path, decoded; 0 is the last one, 1 the one before it.
+pub(crate) fn segment_of(uri: &Uri, from_end: usize) -> Result<Cow<'_, str>, ApiError> {
+    let segment = uri.path().rsplit('/').nth(from_end).unwrap_or_default();
+    let name = percent_decode_str(segment).decode_utf8();
+    Ok(name.map_err(|_| RoomNameError::NotUtf8)?)
+}
+
+/// A switch in a query string.
+pub(crate) fn is_on(text: Option<&str>, name: &str) -> Result<bool, ApiError> {
+    match text {
+        None | Some("" | "0" | "false") => Ok(false),
+        Some("1" | "true") => Ok(true),
+        Some(_) => Err(ApiError::bad_request(format!("{name} is 1 or 0"))),
+    }
 }
 
 /// The room of a socket at `/`.
@@ -184,7 +214,8 @@ pub(crate) async fn socket(
 ) -> Result<Response, ApiError> {
     check_long_lived(&state, &parts.headers)?;
     state.settings.allowed_origins.check(&parts.headers)?;
-    let accepted = ws::upgrade(state, &parts.headers, &query, room)?;
+    let who = identify::socket(&state, parts).await?;
+    let accepted = ws::upgrade(state, &parts.headers, &query, room, who)?;
     Ok(takeover::leave_http(parts, accepted.head, accepted.run).await)
 }
 
@@ -196,7 +227,9 @@ pub(crate) async fn events(
     room: RoomName,
 ) -> Result<Response, ApiError> {
     check_long_lived(&state, &parts.headers)?;
-    let (head, run) = sse::accept(state, &parts.headers, &query, room)?;
+    let identity = identify::request(&state, parts).await?;
+    state.people.may_now(&identity, &room, Right::Subscribe)?;
+    let (head, run) = sse::accept(state, &parts.headers, &query, room, identity)?;
     Ok(takeover::leave_http(parts, head, run).await)
 }
 
@@ -213,83 +246,6 @@ fn check_long_lived(state: &FrontendState, headers: &HeaderMap) -> Result<(), Ap
         return Err(ApiError::bad_request("this request can't have a body"));
     }
     Ok(())
-}
-
-/// An HTTP error. All have the shape `{"error":{"code","message"}}`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct ApiError {
-    /// The status.
-    pub status: StatusCode,
-    /// A word for programs, part of the contract.
-    pub code: &'static str,
-    /// A sentence for people.
-    pub message: String,
-}
-
-impl ApiError {
-    /// An error; a status that does not exist becomes 500.
-    pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        ApiError {
-            status: StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-            code,
-            message: message.into(),
-        }
-    }
-
-    /// 400: the client should ask otherwise.
-    pub fn bad_request(message: impl Into<String>) -> Self {
-        ApiError::new(400, "bad_request", message)
-    }
-
-    /// 500: our fault.
-    pub fn internal(message: impl Into<String>) -> Self {
-        ApiError::new(500, "internal", message)
-    }
-
-    /// 503: this node is going away.
-    pub fn draining() -> Self {
-        ApiError::new(503, "draining", "this node is going away; try another")
-    }
-}
-
-impl From<RoomNameError> for ApiError {
-    fn from(error: RoomNameError) -> Self {
-        ApiError::new(400, "bad_room", error.to_string())
-    }
-}
-
-impl From<&LogError> for ApiError {
-    fn from(error: &LogError) -> Self {
-        let status = match error {
-            LogError::Unavailable(_)
-            | LogError::Busy
-            | LogError::Loading
-            | LogError::ReadOnly(_) => 503,
-            LogError::Full(_) => 507,
-            LogError::WrongType => 409,
-            LogError::Denied(_) | LogError::Other(_) => 502,
-        };
-        ApiError::new(status, error.code(), error.to_string())
-    }
-}
-
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let body = serde_json::json!({"error": {"code": self.code, "message": self.message}});
-        let mut response = (self.status, body.to_string()).into_response();
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        if self.status == StatusCode::UPGRADE_REQUIRED {
-            // RFC 6455, 4.4: which version would do.
-            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        }
-        response
-    }
 }
 
 #[cfg(test)]

@@ -1,3 +1,231 @@
 //! People: who is here, who may speak, and what a moderator says about it.
+//!
+//! Front ends don't use the relay directly: what a client asks for goes through a [`Session`], which
+//! checks it against the client's identity and the room's rules, and tells the other nodes who is
+//! here. What comes by single requests goes through [`People`] itself.
+//!
+//! Reading order: [`board`] is what nodes share; `rules`, `here` and `roster` are pure and say what is
+//! known of a room; `side` is a room with all that on this node; `lease` keeps this node alive in the
+//! eyes of the others, and tells them who is here; `audit` follows what moderators do anywhere;
+//! [`session`] and [`moderation`] are what clients do.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::auth::Identity;
+use crate::relay::connection::Connection;
+use crate::relay::entry::RoomName;
+use crate::relay::hub::Relay;
 
 pub mod board;
+
+mod audit;
+mod here;
+mod lease;
+mod member;
+pub mod moderation;
+mod publish;
+pub mod query;
+mod rates;
+mod reactions;
+mod refusal;
+mod roster;
+mod rules;
+pub mod session;
+mod side;
+mod told;
+mod wire;
+
+pub use rates::{Rate, RateError, Rates};
+pub use refusal::Refusal;
+pub use roster::Present;
+pub use rules::SLOW_MAX;
+
+use self::board::{Board, NodeId};
+use self::here::Here;
+use self::session::Session;
+use self::side::Side;
+
+/// Changes of who is here are told this often, and reactions.
+pub const TICK: Duration = Duration::from_millis(250);
+
+/// How this part behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// With more members than this in a room, only their number is told.
+    pub presence_limit: usize,
+    /// Whether joins and leaves become entries of their rooms.
+    pub notices: bool,
+    /// How often somebody may publish, by role.
+    pub rates: Rates,
+    /// How long a node lives on in the eyes of others without saying so. It says so three times in
+    /// that time.
+    pub lease: Duration,
+    /// How this node is reached, for whoever looks at the nodes.
+    pub address: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            presence_limit: 500,
+            notices: false,
+            rates: Rates::default(),
+            // A dead node is gone when its lease is, and a third of it later at most everybody
+            // has noticed: 8 s.
+            lease: Duration::from_secs(6),
+            address: String::new(),
+        }
+    }
+}
+
+/// The people of a node.
+pub struct People {
+    shared: Arc<Shared>,
+    _tasks: [AbortOnDropHandle<()>; 2],
+}
+
+/// What the parts of it share.
+struct Shared {
+    relay: Arc<Relay>,
+    board: Arc<dyn Board>,
+    settings: Settings,
+    sides: Mutex<HashMap<RoomName, Arc<Side>>>,
+    /// Those that the next tick visits.
+    stirred: Mutex<Vec<Arc<Side>>>,
+    here: Mutex<Here>,
+    /// Which nodes live, as of the last beat.
+    nodes: watch::Sender<Nodes>,
+    /// Whether this node follows what moderators do. Before that no room's rules are read, or an
+    /// act between the two would be missed.
+    audits: watch::Sender<bool>,
+    started_ms: u64,
+}
+
+/// The nodes with a lease.
+#[derive(Debug, Clone)]
+struct Nodes {
+    /// This one's name just now.
+    own: NodeId,
+    /// All, this one included, with what each says of itself.
+    living: Vec<(NodeId, bytes::Bytes)>,
+    /// When they were asked for.
+    as_of: Option<Instant>,
+}
+
+impl People {
+    /// Begins to follow what moderators do, and to tell others of who is here. Must be called
+    /// within a tokio runtime.
+    pub fn start(relay: Arc<Relay>, board: Arc<dyn Board>, settings: Settings) -> Arc<Self> {
+        let own = NodeId::random();
+        let shared = Arc::new(Shared {
+            relay,
+            board,
+            settings,
+            sides: Mutex::default(),
+            stirred: Mutex::default(),
+            here: Mutex::default(),
+            nodes: watch::Sender::new(Nodes {
+                own,
+                living: Vec::new(),
+                as_of: None,
+            }),
+            audits: watch::Sender::new(false),
+            started_ms: now_ms(),
+        });
+        let audit = tokio::spawn(audit::follow(shared.clone()));
+        let lease = tokio::spawn(lease::keep(shared.clone()));
+        Arc::new(People {
+            shared,
+            _tasks: [audit, lease].map(AbortOnDropHandle::new),
+        })
+    }
+
+    /// The relay under it.
+    pub fn relay(&self) -> &Arc<Relay> {
+        &self.shared.relay
+    }
+
+    /// Its settings.
+    pub fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    /// A session for a client that was let in.
+    pub fn session(&self, connection: Connection, identity: Identity) -> Session {
+        Session::new(self.shared.clone(), connection, identity)
+    }
+
+    /// Tells the others that this node goes away, once its clients have gone: what it still holds
+    /// counts for nothing any more.
+    pub async fn retire(&self) {
+        lease::retire(&self.shared).await;
+    }
+}
+
+impl Shared {
+    fn sides(&self) -> MutexGuard<'_, HashMap<RoomName, Arc<Side>>> {
+        self.sides.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn here(&self) -> MutexGuard<'_, Here> {
+        self.here.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The side of a room, opened if need be.
+    fn side(self: &Arc<Self>, room: &RoomName) -> Arc<Side> {
+        let mut sides = self.sides();
+        if let Some(side) = sides.get(room) {
+            side.touch();
+            return side.clone();
+        }
+        let side = Side::open(self, room.clone());
+        sides.insert(room.clone(), side.clone());
+        side
+    }
+
+    /// Lets go of sides that nobody has needed for a while.
+    fn sweep(&self, now: Instant) {
+        let mut gone = Vec::new();
+        self.sides().retain(|_, side| {
+            let stays = !side.is_idle(now);
+            if !stays {
+                gone.push(side.clone());
+            }
+            stays
+        });
+        // Outside the lock, as guards are dropped that reach into the store.
+        drop(gone);
+    }
+
+    fn stirred(&self) -> MutexGuard<'_, Vec<Arc<Side>>> {
+        self.stirred.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sides on which somebody wants to know who is there.
+    fn watched_sides(&self) -> Vec<Arc<Side>> {
+        let sides = self.sides();
+        sides.values().filter(|side| side.is_watched()).cloned().collect()
+    }
+
+    /// The names of the nodes that live.
+    fn living(&self) -> Vec<NodeId> {
+        let nodes = self.nodes.borrow();
+        nodes.living.iter().map(|(node, _)| node.clone()).collect()
+    }
+
+    fn own(&self) -> NodeId {
+        self.nodes.borrow().own.clone()
+    }
+}
+
+/// The time by this node's clock, in Unix milliseconds.
+fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

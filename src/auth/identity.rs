@@ -91,6 +91,8 @@ enum Who {
     },
     /// Nobody in particular.
     Anonymous,
+    /// Not known yet.
+    Nobody,
     /// A back end, by the name of its key.
     Server(Option<Arc<str>>),
 }
@@ -133,6 +135,17 @@ impl Identity {
         Identity::new(Who::Anonymous, Grants::default(), None, rules)
     }
 
+    /// Somebody who has not been asked yet, and may do nothing.
+    pub fn nobody() -> Self {
+        let rules = Arc::new(Rules::default());
+        Identity::new(Who::Nobody, Grants::default(), None, &rules)
+    }
+
+    /// Whether it is nobody.
+    pub fn is_nobody(&self) -> bool {
+        matches!(self.0.who, Who::Nobody)
+    }
+
     /// A back end.
     pub(super) fn of_server(
         key: Option<Arc<str>>,
@@ -146,7 +159,7 @@ impl Identity {
     pub fn user(&self) -> Option<&UserName> {
         match &self.0.who {
             Who::User { user, .. } => Some(user),
-            Who::Anonymous | Who::Server(_) => None,
+            Who::Anonymous | Who::Nobody | Who::Server(_) => None,
         }
     }
 
@@ -154,7 +167,7 @@ impl Identity {
     pub fn name(&self) -> Option<&str> {
         match &self.0.who {
             Who::User { name, .. } => name.as_deref(),
-            Who::Anonymous | Who::Server(_) => None,
+            Who::Anonymous | Who::Nobody | Who::Server(_) => None,
         }
     }
 
@@ -167,7 +180,7 @@ impl Identity {
     pub fn key_name(&self) -> Option<&str> {
         match &self.0.who {
             Who::Server(key) => key.as_deref(),
-            Who::User { .. } | Who::Anonymous => None,
+            Who::User { .. } | Who::Anonymous | Who::Nobody => None,
         }
     }
 

@@ -13,6 +13,9 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde::ser::Serialize;
 use smallvec::{SmallVec, smallvec};
 
+use crate::people::Present;
+use crate::people::moderation::Done;
+use crate::people::query::Presence;
 use crate::relay::entry::{Entry, RoomName};
 use crate::relay::format::Gap;
 
@@ -91,6 +94,48 @@ pub(crate) fn entry_json(room: &RoomName, entry: &Entry, typed: bool) -> Vec<u8>
     fields(&mut out, &entry.fields);
     out.push(b'}');
     out
+}
+
+/// An ephemeral publish as a client's frame: like an entry, without an ID.
+pub(crate) fn ephemeral_json(
+    room: &RoomName,
+    user: Option<&str>,
+    published: &[(Bytes, Bytes)],
+) -> String {
+    let mut out = b"{\"type\":\"ephemeral\",\"room\":".to_vec();
+    value(&mut out, room.as_str());
+    if let Some(user) = user {
+        out.extend_from_slice(b",\"user\":");
+        value(&mut out, user);
+    }
+    out.extend_from_slice(b",\"fields\":");
+    fields(&mut out, published);
+    out.push(b'}');
+    // All of it is text: bytes that are none stand there in base64.
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// Who is in a room, as `{"count","users":[…],"truncated"}`.
+pub(crate) fn presence(out: &mut Vec<u8>, presence: &Presence) {
+    let users: Vec<serde_json::Value> = presence.users.iter().map(Present::json).collect();
+    let truncated = presence.users.len() < presence.count;
+    let object = serde_json::json!({
+        "count": presence.count, "users": users, "truncated": truncated,
+    });
+    value(out, &object);
+}
+
+/// What a moderator's act came to: the members of an object, without its braces.
+pub(crate) fn done(out: &mut Vec<u8>, done: &Done) {
+    out.extend_from_slice(format!("\"act\":\"{}\",\"audit\":\"{}\"", done.act, done.audit).as_bytes());
+    if let Some(until) = done.until {
+        out.extend_from_slice(format!(",\"until\":{until}").as_bytes());
+    }
+    if done.act == "delete" {
+        let deleted: Vec<String> = done.deleted.iter().map(|id| id.to_string()).collect();
+        out.extend_from_slice(b",\"deleted\":");
+        value(out, &deleted);
+    }
 }
 
 /// A gap as `{"room","after","before","reason"}`; `typed` puts `"type":"gap"` before that.

@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use axum::http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, HOST, ORIGIN, VARY,
 };
 use axum::http::{HeaderMap, HeaderValue};
@@ -93,6 +93,28 @@ impl Origins {
         self.list.contains(&origin) || (self.same_host && is_same_host(&origin, headers))
     }
 
+    /// Refuses a request that carries a cookie from a page that isn't known to be ours. Without an
+    /// `Origin` it comes from no page: a browser sends one with every socket and every POST, and says
+    /// `Sec-Fetch-Site` of the rest.
+    pub(crate) fn check_for_cookie(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let known = Origins {
+            any: false,
+            ..self.clone()
+        };
+        let site = headers.get("sec-fetch-site");
+        let is_strange = !headers.contains_key(ORIGIN)
+            && site.is_some_and(|site| site != "same-origin" && site != "none");
+        if known.allow(headers) && !is_strange {
+            Ok(())
+        } else {
+            Err(ApiError::new(
+                403,
+                "origin_not_allowed",
+                "a cookie counts only from pages whose origin is named; see --allowed-origins",
+            ))
+        }
+    }
+
     /// Refuses a request from a page that is not allowed.
     pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         if self.allow(headers) {
@@ -116,6 +138,12 @@ impl Origins {
         response.append(VARY, HeaderValue::from_static("origin"));
         if let Some(origin) = self.answer(request) {
             response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            if self.check_for_cookie(request).is_ok() {
+                response.insert(
+                    ACCESS_CONTROL_ALLOW_CREDENTIALS,
+                    HeaderValue::from_static("true"),
+                );
+            }
             response.insert(
                 ACCESS_CONTROL_EXPOSE_HEADERS,
                 HeaderValue::from_static("retry-after"),
@@ -130,7 +158,7 @@ impl Origins {
                 (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST"),
                 (
                     ACCESS_CONTROL_ALLOW_HEADERS,
-                    "content-type, idempotency-key, last-event-id, cache-control",
+                    "authorization, x-api-key, content-type, idempotency-key, last-event-id, cache-control",
                 ),
                 // Ten minutes: what Chromium and WebKit take at most.
                 (ACCESS_CONTROL_MAX_AGE, "600"),

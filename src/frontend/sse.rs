@@ -21,16 +21,19 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::debug;
 
-use super::{ApiError, FrontendState, Run, Socket, SocketQuery, Taken, json};
+use super::{ApiError, FrontendState, Run, Socket, SocketQuery, Taken, is_on, json};
+use crate::auth::{AuthError, Identity};
 use crate::drain::retry_ms;
 use crate::metrics::Kind;
+use crate::people::session::Join;
 use crate::relay::aside::Aside;
 use crate::relay::close::CloseReason;
 use crate::relay::entry::{Entry, EntryId, RoomName};
 use crate::relay::format::{Format, Gap, GapFrame};
+use crate::relay::connection::NotJoined;
 use crate::relay::log::LogError;
 use crate::relay::position::{Position, PositionError};
 
@@ -67,8 +70,10 @@ pub(super) fn accept(
     headers: &HeaderMap,
     query: &SocketQuery,
     room: RoomName,
+    identity: Identity,
 ) -> Result<(Bytes, Run), ApiError> {
     let from = position(headers, query)?;
+    let presence = is_on(query.presence.as_deref(), "presence")?;
     let format = match query.format.as_deref() {
         None | Some("json") => &JSON,
         Some("raw") => &RAW,
@@ -87,7 +92,12 @@ pub(super) fn accept(
         head.extend_from_slice(b"\r\n");
     }
     head.extend_from_slice(b"\r\n");
-    let run: Run = Box::new(move |taken| serve(state, room, from, format, taken).boxed());
+    let join = Join {
+        from,
+        presence,
+        is_home: true,
+    };
+    let run: Run = Box::new(move |taken| serve(state, room, identity, join, format, taken).boxed());
     Ok((head.into(), run))
 }
 
@@ -117,7 +127,8 @@ fn bad_event_id() -> ApiError {
 async fn serve(
     state: Arc<FrontendState>,
     room: RoomName,
-    from: Position,
+    identity: Identity,
+    join: Join,
     format: &'static Format,
     taken: Taken,
 ) {
@@ -125,17 +136,18 @@ async fn serve(
     debug!(%room, ?peer, "events begin");
     let _open = state.metrics.opened(Kind::Sse);
     let drain = state.drain.register();
-    let connection = state.relay.connect(socket.wire(), format);
+    let connection = state.relay().connect(socket.wire(), format);
     let outlet = connection.outlet().clone();
+    let expires = identity.expires();
+    let mut session = state.people.session(connection, identity);
     outlet.send(Bytes::from_static(PREFACE));
 
     let (joined, mut failed) = oneshot::channel();
-    let begun = connection.join(
+    let begun = session.join(
         room.clone(),
-        from,
-        false,
+        join,
         Box::new(move |result| match result {
-            Ok(head) => (from == Position::Now).then(|| joined_event(head)),
+            Ok(head) => (join.from == Position::Now).then(|| joined_event(head)),
             Err(error) => {
                 let _ = joined.send(error);
                 None
@@ -143,13 +155,15 @@ async fn serve(
         }),
     );
     if let Err(error) = begun {
-        outlet.close(CloseReason::Internal(error.to_string().into()));
+        outlet.close(CloseReason::Forbidden(error.to_string().into()));
     }
 
     let reason = {
         let mut closed = std::pin::pin!(outlet.closed());
         let mut ended = std::pin::pin!(until_end(&socket));
         let mut told = std::pin::pin!(drain.told());
+        let mut expired = until(expires).boxed();
+        let mut has_expired = false;
         let mut join_known = false;
         let mut draining = false;
         let mut heartbeat = interval(state.settings.sse_heartbeat.max(MIN_HEARTBEAT));
@@ -169,6 +183,10 @@ async fn serve(
                         outlet.close(join_failed(&error));
                     }
                 }
+                () = &mut expired, if !has_expired => {
+                    has_expired = true;
+                    outlet.close(CloseReason::Unauthenticated(AuthError::Expired.to_string().into()));
+                }
                 _ = heartbeat.tick() => outlet.send(Bytes::from_static(HEARTBEAT)),
             }
         }
@@ -176,6 +194,13 @@ async fn serve(
     state.metrics.closed(reason.code());
     debug!(%room, ?peer, ?reason, "events end");
     socket.shutdown(Shutdown::Write);
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Reads, and forgets, until the client is gone.
@@ -193,10 +218,11 @@ async fn until_end(socket: &Socket) {
     }
 }
 
-fn join_failed(error: &LogError) -> CloseReason {
+fn join_failed(error: &NotJoined) -> CloseReason {
     match error {
-        LogError::WrongType => CloseReason::BadRequest(error.to_string().into()),
-        _ => CloseReason::Internal(error.to_string().into()),
+        NotJoined::Barred(barred) => CloseReason::Forbidden(barred.to_string().into()),
+        NotJoined::Log(LogError::WrongType) => CloseReason::BadRequest(error.to_string().into()),
+        NotJoined::Log(_) => CloseReason::Internal(error.to_string().into()),
     }
 }
 
@@ -215,9 +241,9 @@ fn json_event(room: &RoomName, entry: &Entry) -> Bytes {
 }
 
 fn aside_event(aside: &Aside) -> Bytes {
-    let mut out = Vec::with_capacity(aside.json.len() + 64);
+    let mut out = Vec::with_capacity(aside.json().len() + 64);
     out.extend_from_slice(format!("event: {}\ndata: ", aside.kind).as_bytes());
-    out.extend_from_slice(&aside.json);
+    out.extend_from_slice(aside.json());
     out.extend_from_slice(b"\n\n");
     out.into()
 }
@@ -273,9 +299,11 @@ fn close_event(reason: &CloseReason) -> Bytes {
         CloseReason::Internal(_) => "internal",
         CloseReason::NotStored(_) => "not_stored",
         CloseReason::BadRequest(_) => "bad_request",
+        CloseReason::Unauthenticated(_) => "unauthenticated",
+        CloseReason::Forbidden(_) => "forbidden",
         CloseReason::Timeout(_) => "timeout",
         CloseReason::Gap(_) => "gap",
-        CloseReason::TooFast => "too_fast",
+        CloseReason::TooFast(_) => "too_fast",
         CloseReason::Protocol(..) => "protocol",
     };
     let error = serde_json::json!({"code": code, "message": reason.text()});

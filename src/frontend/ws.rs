@@ -17,7 +17,8 @@ use bytes::Bytes;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use self::talk::Dialect;
-use super::{ApiError, FrontendState, Run, SocketQuery};
+use super::{ApiError, FrontendState, Run, SocketQuery, is_on};
+use crate::auth::{AuthError, Identity};
 use crate::relay::entry::RoomName;
 use crate::relay::position::{Position, PositionError};
 
@@ -49,6 +50,7 @@ pub(crate) fn upgrade(
     headers: &HeaderMap,
     query: &SocketQuery,
     room: RoomName,
+    who: Result<Identity, AuthError>,
 ) -> Result<Accepted, ApiError> {
     let answer = Answer::to(headers, query)?;
     let head = answer.head();
@@ -56,8 +58,9 @@ pub(crate) fn upgrade(
         Box::pin(session::run(
             state,
             room,
-            answer.from,
+            answer.wish,
             answer.dialect,
+            who,
             taken,
         ))
     });
@@ -70,7 +73,37 @@ struct Answer {
     accept: String,
     dialect: Dialect,
     subprotocol: Option<&'static str>,
+    wish: Wish,
+}
+
+/// What a socket wants of its rooms.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Wish {
+    /// Where the room of the URL begins.
     from: Position,
+    /// Whether it's told who is there.
+    presence: bool,
+    /// Where the user's own room begins, if it comes at all.
+    inbox: Option<Position>,
+}
+
+impl Wish {
+    fn of(query: &SocketQuery, dialect: Dialect) -> Result<Self, ApiError> {
+        let position = |text: &str| {
+            text.parse()
+                .map_err(|error: PositionError| ApiError::bad_request(error.to_string()))
+        };
+        let inbox = match (query.inbox.as_deref(), dialect) {
+            (None, Dialect::Json) | (Some("1" | "true"), _) => Some(Position::Now),
+            (None, Dialect::Raw) | (Some("" | "0" | "false"), _) => None,
+            (Some(from), _) => Some(position(from)?),
+        };
+        Ok(Wish {
+            from: query.from.as_deref().map(position).transpose()?.unwrap_or_default(),
+            presence: is_on(query.presence.as_deref(), "presence")?,
+            inbox,
+        })
+    }
 }
 
 impl Answer {
@@ -92,18 +125,13 @@ impl Answer {
             .get(SEC_WEBSOCKET_KEY)
             .filter(|key| STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16))
             .ok_or_else(|| ApiError::bad_request("Sec-WebSocket-Key is missing or malformed"))?;
-        let from = match &query.from {
-            Some(from) => from
-                .parse()
-                .map_err(|error: PositionError| ApiError::bad_request(error.to_string()))?,
-            None => Position::default(),
-        };
         let (dialect, subprotocol) = dialect(headers, query)?;
+        let wish = Wish::of(query, dialect)?;
         Ok(Answer {
             accept: derive_accept_key(key.as_bytes()),
             dialect,
             subprotocol,
-            from,
+            wish,
         })
     }
 

@@ -35,6 +35,21 @@ pub struct Present {
     pub since: u64,
 }
 
+impl Present {
+    /// As `{"user","name","devices","since"}`, the name only if there is one.
+    pub fn json(&self) -> serde_json::Value {
+        let mut json = serde_json::json!({
+            "user": &*self.user,
+            "devices": self.devices,
+            "since": self.since,
+        });
+        if let Some(name) = &self.name {
+            json["name"] = (&**name).into();
+        }
+        json
+    }
+}
+
 /// Who came and went.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Moves {

@@ -28,8 +28,12 @@ pub enum CloseReason {
     Timeout(Cow<'static, str>),
     /// A raw socket has no other way to be told of a gap.
     Gap(Gap),
-    /// Sends faster than `--rate` allows.
-    TooFast,
+    /// Sends, or publishes, faster than it may.
+    TooFast(Cow<'static, str>),
+    /// The token or key is bad, or has expired.
+    Unauthenticated(Cow<'static, str>),
+    /// The client may not be here: it came with no credential, lacks a right, or is banned.
+    Forbidden(Cow<'static, str>),
     /// The client broke the WebSocket protocol; the code is RFC 6455's.
     Protocol(u16, Cow<'static, str>),
 }
@@ -45,9 +49,11 @@ impl CloseReason {
             CloseReason::Internal(_) => 1011,
             CloseReason::NotStored(_) => 1013,
             CloseReason::BadRequest(_) => 4400,
+            CloseReason::Unauthenticated(_) => 4401,
+            CloseReason::Forbidden(_) => 4403,
             CloseReason::Timeout(_) => 4408,
             CloseReason::Gap(_) => 4409,
-            CloseReason::TooFast => 4429,
+            CloseReason::TooFast(_) => 4429,
             CloseReason::Protocol(code, _) => *code,
         }
     }
@@ -60,11 +66,13 @@ impl CloseReason {
             | CloseReason::NotStored(_)
             | CloseReason::Timeout(_)
             | CloseReason::Gap(_)
-            | CloseReason::TooFast => true,
+            | CloseReason::TooFast(_) => true,
             CloseReason::Gone
             | CloseReason::Policy(_)
             | CloseReason::TooLarge
             | CloseReason::BadRequest(_)
+            | CloseReason::Unauthenticated(_)
+            | CloseReason::Forbidden(_)
             | CloseReason::Protocol(..) => false,
         }
     }
@@ -75,7 +83,6 @@ impl CloseReason {
             CloseReason::Gone => Cow::Borrowed(""),
             CloseReason::Drain => Cow::Borrowed("this node is going away; reconnect"),
             CloseReason::TooLarge => Cow::Borrowed("frame too large; see --max-frame"),
-            CloseReason::TooFast => Cow::Borrowed("too many frames; slow down and reconnect"),
             CloseReason::Gap(gap) => Cow::Owned(format!(
                 "gap ({}); go on with from={}",
                 gap.reason.as_str(),
@@ -85,7 +92,10 @@ impl CloseReason {
             | CloseReason::Internal(text)
             | CloseReason::NotStored(text)
             | CloseReason::BadRequest(text)
+            | CloseReason::Unauthenticated(text)
+            | CloseReason::Forbidden(text)
             | CloseReason::Timeout(text)
+            | CloseReason::TooFast(text)
             | CloseReason::Protocol(_, text) => text.clone(),
         };
         if text.len() <= CLOSE_TEXT_MAX {

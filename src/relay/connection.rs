@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use smallvec::SmallVec;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
@@ -14,6 +15,8 @@ use super::hub::Relay;
 use super::log::{Append, AppendDone, AppendError, Lane, Limit, LogError};
 use super::outlet::Outlet;
 use super::position::Position;
+use super::registry::Membership;
+use super::room::Start;
 
 /// A client's connection. Dropping it leaves every room.
 pub struct Connection {
@@ -79,7 +82,41 @@ type Rooms = SmallVec<[(RoomName, Option<AbortHandle>); 1]>;
 /// Called once when a join has its cursor, or failed. The frame it returns goes out before the
 /// room's first entry. `Ok` holds the ID to resume from even if nothing ever arrives: the room's head for a
 /// join from now on, else what the replay begins after.
-pub type Joined = Box<dyn FnOnce(Result<EntryId, LogError>) -> Option<Bytes> + Send>;
+pub type Joined = Box<dyn FnOnce(Result<EntryId, NotJoined>) -> Option<Bytes> + Send>;
+
+/// What a join has to pass before anything else. It may take its time.
+pub type Gate = BoxFuture<'static, Result<(), Barred>>;
+
+/// A gate that stays shut: a code for programs and a sentence for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Barred {
+    /// Part of the client contract.
+    pub code: &'static str,
+    /// Why.
+    pub message: String,
+}
+
+/// A join that came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotJoined {
+    /// The log could not do it.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// Its gate stayed shut.
+    #[error(transparent)]
+    Barred(#[from] Barred),
+}
+
+impl NotJoined {
+    /// A word for programs, part of the client contract.
+    pub fn code(&self) -> &'static str {
+        match self {
+            NotJoined::Log(error) => error.code(),
+            NotJoined::Barred(barred) => barred.code,
+        }
+    }
+}
 
 /// Called once with a publish's outcome.
 pub type Published = Box<dyn FnOnce(&Arc<Outlet>, Result<EntryId, AppendError>) + Send>;
@@ -124,6 +161,7 @@ impl Connection {
         room: RoomName,
         from: Position,
         watches: bool,
+        gate: Option<Gate>,
         joined: Joined,
     ) -> Result<(), JoinError> {
         let mut rooms = self.seats.rooms();
@@ -142,7 +180,7 @@ impl Connection {
             rooms: list,
         } = self.seats.clone();
         let task = tokio::spawn(async move {
-            let start = membership.room().start(from, now_ms()).await;
+            let start = enter(&membership, from, gate).await;
             // Held to the end, so that a leave comes either before this or after it.
             let mut rooms = list.lock().unwrap_or_else(PoisonError::into_inner);
             let Some((_, task)) = rooms.iter_mut().find(|(joining, _)| *joining == name) else {
@@ -267,6 +305,18 @@ impl Drop for Connection {
         self.outlet().abandon();
         self.relay.stats().connections.sub(1);
     }
+}
+
+/// Where a join begins, once its gate has let it pass.
+async fn enter(
+    membership: &Membership,
+    from: Position,
+    gate: Option<Gate>,
+) -> Result<Start, NotJoined> {
+    if let Some(gate) = gate {
+        gate.await?;
+    }
+    Ok(membership.room().start(from, now_ms()).await?)
 }
 
 /// `ago:` is the one position that needs a clock. It's this node's, which may differ from Redis's.

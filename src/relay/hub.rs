@@ -184,6 +184,12 @@ impl Relay {
         }
     }
 
+    /// Whether one of a room's watchers went without an aside since this was asked last.
+    pub fn take_missed(&self, room: &RoomName) -> bool {
+        let room = self.registry.find(room);
+        room.is_some_and(|room| room.missed.swap(false, std::sync::atomic::Ordering::AcqRel))
+    }
+
     /// Follows a room from within. Waits while Redis is away.
     pub async fn listen(&self, room: &RoomName, from: Position) -> Result<Listener, LogError> {
         let membership = self.registry.enter(room);

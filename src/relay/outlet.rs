@@ -89,9 +89,19 @@ struct Seat {
     cursor: Cursor,
     replay: Replay,
     page_entries: u16,
-    /// Whether it's told who is here.
-    watches: bool,
+    watch: Watch,
     quiet: Option<Box<Quiet>>,
+}
+
+/// Whether a seat is told who is in its room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Watch {
+    /// It didn't ask.
+    No,
+    /// It asked, and does not know yet, or went without something.
+    Unaware,
+    /// It knows, and is told of changes.
+    Aware,
 }
 
 /// Publishes that this connection does not want to get back.
@@ -152,6 +162,11 @@ impl Outlet {
         self.number
     }
 
+    /// An aside as this connection would get it.
+    pub fn encode(&self, aside: &Aside) -> Option<Bytes> {
+        aside.frame(self.format)
+    }
+
     /// Tells this connection alone something beside any stream.
     pub fn tell(self: &Arc<Self>, aside: &Aside) {
         if let Some(frame) = aside.frame(self.format) {
@@ -164,22 +179,34 @@ impl Outlet {
         if aside.except == Some(self.number) {
             return;
         }
-        let Some(frame) = aside.frame(self.format) else {
-            return;
-        };
         let mut out = self.out();
         if out.closing.is_some() {
             return;
         }
-        let mut seats = out.seats.iter();
-        let seat = seats.find(|seat| Arc::ptr_eq(seat.room(), room));
-        if seat.is_none_or(|seat| aside.audience == Audience::Watchers && !seat.watches) {
+        let goes_without = aside.sheds && out.draining;
+        let mut seats = out.seats.iter_mut();
+        let Some(seat) = seats.find(|seat| Arc::ptr_eq(seat.room(), room)) else {
             return;
+        };
+        match aside.audience {
+            Audience::All => {}
+            Audience::Watchers if seat.watch != Watch::Aware => return,
+            Audience::Newcomers if seat.watch != Watch::Unaware => return,
+            Audience::Watchers if goes_without => {
+                seat.watch = Watch::Unaware;
+                room.missed.store(true, Ordering::Release);
+            }
+            Audience::Newcomers if goes_without => room.missed.store(true, Ordering::Release),
+            Audience::Newcomers => seat.watch = Watch::Aware,
+            Audience::Watchers => {}
         }
-        if aside.sheds && out.draining {
+        if goes_without {
             self.stats.shed.add(1);
             return;
         }
+        let Some(frame) = aside.frame(self.format) else {
+            return;
+        };
         out.push_own(frame);
         self.carry_on(&mut out);
     }
@@ -293,7 +320,7 @@ impl Outlet {
             cursor: start.cursor,
             replay: Replay::Window,
             page_entries: PAGE_FIRST as u16,
-            watches,
+            watch: if watches { Watch::Unaware } else { Watch::No },
             quiet: None,
         });
         self.carry_on(&mut out);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub(super) struct Room {
     moved: Notify,
     pages: Mutex<HashMap<PageKey, SharedPage>>,
     pub(super) seats: Box<[Seats]>,
+    /// Whether a watcher went without being told who came or went.
+    pub(super) missed: AtomicBool,
     itself: Weak<Room>,
 }
 
@@ -134,6 +136,7 @@ impl Room {
             moved: Notify::new(),
             pages: Mutex::default(),
             seats: shared.fanout.seats(),
+            missed: AtomicBool::new(false),
             shared,
             itself: itself.clone(),
         })

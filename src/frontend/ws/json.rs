@@ -1,37 +1,63 @@
 //! The JSON format: requests in, and what becomes of them.
 
+use std::future::Future;
 use std::sync::Arc;
 
-use super::request::{self, Ref, Refusal, Request};
-use super::talk::{Talk, append_code};
+use bytes::Bytes;
+
+use super::request::{self, Publish, Ref, Refused, Request};
+use super::talk::{Resumed, Talk};
 use super::wire;
-use crate::relay::connection::{JoinError, Joined, Publish};
+use crate::auth::{AuthError, Credentials, Identity};
+use crate::frontend::json;
+use crate::people::session::{Entry, Join, Joined};
+use crate::people::Refusal;
+use crate::relay::close::CloseReason;
 use crate::relay::entry::{EntryId, RoomName};
 use crate::relay::hub::{HistoryPage, HistoryQuery};
-use crate::relay::log::{AppendError, LogError};
 
-/// Pages of history that one socket may wait for at a time.
-const HISTORIES_MAX: usize = 4;
+/// Answers that one socket may wait for at a time, of those that are worked on aside.
+const ASIDES_MAX: usize = 4;
 
 /// About the bytes of one page of history. What is left out, `next` leads to.
 const HISTORY_BYTES: usize = 1 << 20;
 
+/// Users in an answer that lists them, if the client does not say.
+const USERS: usize = 100;
+
 /// Answers one text frame.
 pub(super) fn on_text(talk: &mut Talk, text: &str) {
     let (reference, request) = request::parse(text, talk.state.settings.max_fields);
-    match request {
-        Ok(request) => on_request(talk, reference, request),
-        Err(refusal) => talk.send(wire::error(&reference, None, &refusal)),
+    let request = match request {
+        Ok(request) => request,
+        Err(refused) => return talk.send(wire::error(&reference, None, &refused)),
+    };
+    if let Request::Auth { token } = request {
+        return authenticate(talk, reference, token);
+    }
+    if talk.is_outside() {
+        let why = AuthError::Missing.to_string();
+        return talk.close(CloseReason::Forbidden(why.into()));
+    }
+    let room = request.speaks_in(&talk.room);
+    match room.and_then(|room| talk.session.knows(room)) {
+        None => on_request(talk, reference, request),
+        Some(known) => {
+            talk.pending = Some(Box::pin(async move {
+                known.await;
+                Resumed::Request(reference, request)
+            }));
+        }
     }
 }
 
 /// Refuses one binary frame.
 pub(super) fn on_binary(talk: &Talk) {
-    let refusal = Refusal::new(
+    let refused = Refused::new(
         "not_text",
         "a JSON socket takes text frames only; bytes go as {\"base64\":\"…\"}",
     );
-    talk.send(wire::error(&None, None, &refusal));
+    talk.send(wire::error(&None, None, &refused));
 }
 
 /// What a join has to say once it's done.
@@ -39,48 +65,73 @@ pub(super) fn joined(room: RoomName) -> Joined {
     Box::new(move |outcome| {
         Some(match outcome {
             Ok(head) => wire::joined(&room, head),
-            Err(error) => wire::error(&None, Some(&room), &log_refusal(&error)),
+            Err(error) => {
+                let refused = Refused::new(error.code(), error.to_string());
+                wire::error(&None, Some(&room), &refused)
+            }
         })
     })
 }
 
-fn on_request(talk: &mut Talk, reference: Ref, request: Request) {
-    match request {
-        Request::Publish { room, fields, key } => {
-            let room = room.unwrap_or_else(|| talk.room.clone());
-            let told = room.clone();
-            talk.connection.publish(
-                Publish {
-                    key,
-                    ..Publish::new(room, fields)
-                },
-                Box::new(move |outlet, outcome| {
-                    outlet.send(match outcome {
-                        Ok(id) => wire::ack(&reference, &told, id),
-                        Err(error) => wire::error(&reference, Some(&told), &append_refusal(&error)),
-                    });
-                }),
-            );
+fn authenticate(talk: &mut Talk, reference: Ref, token: String) {
+    let state = talk.state.clone();
+    // Nothing more is read before it's known who speaks.
+    talk.pending = Some(Box::pin(async move {
+        let who = state.auth.identify(&Credentials::token(&token)).await;
+        Resumed::Who(reference, who)
+    }));
+}
+
+/// A fresh token of a client that is in already.
+pub(super) fn renew(talk: &mut Talk, reference: Ref, who: Result<Identity, AuthError>) {
+    let identity = match who {
+        Ok(identity) => identity,
+        // The old one still counts.
+        Err(error) => {
+            let refused = Refused::new("unauthenticated", error.to_string());
+            return talk.send(wire::error(&reference, None, &refused));
         }
-        Request::Join { room, from } => {
-            let outcome = talk
-                .connection
-                .join(room.clone(), from, false, joined(room.clone()));
+    };
+    let expires = identity.expires();
+    match talk.session.renew(identity) {
+        Ok(lost) => {
+            talk.deadline = expires;
+            talk.send(wire::authenticated(&reference, talk.session.identity()));
+            for room in lost {
+                talk.send(wire::left(&room));
+            }
+        }
+        Err(refusal) => talk.refuse(&reference, None, &refusal),
+    }
+}
+
+pub(super) fn on_request(talk: &mut Talk, reference: Ref, request: Request) {
+    match request {
+        // Dealt with already.
+        Request::Auth { .. } => {}
+        Request::Publish(publish) => on_publish(talk, reference, publish),
+        Request::Join {
+            room,
+            from,
+            presence,
+        } => {
+            let join = Join {
+                from,
+                presence,
+                is_home: false,
+            };
+            let outcome = talk.session.join(room.clone(), join, joined(room.clone()));
             if let Err(error) = outcome {
-                let code = match error {
-                    JoinError::AlreadyIn => "already_in",
-                    JoinError::TooMany(_) => "too_many_rooms",
-                };
-                let refusal = Refusal::new(code, error.to_string());
-                talk.send(wire::error(&reference, Some(&room), &refusal));
+                let refused = Refused::new(error.code(), error.to_string());
+                talk.send(wire::error(&reference, Some(&room), &refused));
             }
         }
         Request::Leave { room } => {
-            if talk.connection.leave(&room) {
+            if talk.session.leave(&room) {
                 talk.send(wire::left(&room));
             } else {
-                let refusal = Refusal::new("not_in_room", "this socket is not in that room");
-                talk.send(wire::error(&reference, Some(&room), &refusal));
+                let refused = Refused::new("not_in_room", "this socket is not in that room");
+                talk.send(wire::error(&reference, Some(&room), &refused));
             }
         }
         Request::History {
@@ -98,37 +149,97 @@ fn on_request(talk: &mut Talk, reference: Ref, request: Request) {
                 limit: limit.unwrap_or(most).min(most),
                 newest_first,
             };
-            history(talk, reference, room, query);
+            let (state, allowed) = (talk.state.clone(), talk.session.may_read(&room));
+            let (told, of) = (reference.clone(), room.clone());
+            aside(talk, reference, room, async move {
+                allowed.await?;
+                let page = state.relay().history(&of, query).await?;
+                let (shown, next) = cut(&page, HISTORY_BYTES);
+                Ok(wire::history(&told, &of, &page.entries[..shown], next))
+            });
+        }
+        Request::Presence { room, limit } => {
+            let room = room.unwrap_or_else(|| talk.room.clone());
+            let limit = limit.unwrap_or(USERS);
+            let (state, identity) = (talk.state.clone(), talk.session.identity().clone());
+            let (told, of) = (reference.clone(), room.clone());
+            aside(talk, reference, room, async move {
+                let presence = state.people.presence(&identity, &of, limit).await?;
+                Ok(wire::users(&told, &of, &presence))
+            });
+        }
+        Request::React { room, reaction } => {
+            let room = room.unwrap_or_else(|| talk.room.clone());
+            // Its answer is the totals that everybody gets.
+            if let Err(refusal) = talk.session.react(&room, &reaction) {
+                talk.refuse(&reference, Some(&room), &refusal);
+            }
+        }
+        Request::Moderate { room, act, reason } => {
+            let room = room.unwrap_or_else(|| talk.room.clone());
+            let acting = talk.session.moderate(room.clone(), act, reason);
+            let (told, of) = (reference.clone(), room.clone());
+            aside(talk, reference, room, async move {
+                let done = acting.await?;
+                Ok(wire::done(&told, &of, &done))
+            });
         }
         Request::Ping => talk.send(wire::pong()),
     }
 }
 
-/// Reads a page aside, so that the socket can go on meanwhile.
-fn history(talk: &mut Talk, reference: Ref, room: RoomName, query: HistoryQuery) {
-    let running = talk.histories.get_or_insert_default();
-    if Arc::strong_count(running) > HISTORIES_MAX {
-        let message = format!("at most {HISTORIES_MAX} pages of history at a time");
-        let refusal = Refusal::new("busy", message);
-        return talk.send(wire::error(&reference, Some(&room), &refusal));
+fn on_publish(talk: &mut Talk, reference: Ref, publish: Publish) {
+    let room = publish.room.unwrap_or_else(|| talk.room.clone());
+    let entry = Entry {
+        room: room.clone(),
+        fields: publish.fields,
+        key: publish.key,
+        echo: publish.echo,
+    };
+    if publish.ephemeral {
+        let user = talk.session.identity().user();
+        let json = json::ephemeral_json(&room, user.map(|user| user.as_str()), &entry.fields);
+        return match talk.session.whisper(entry, json) {
+            Ok(()) => talk.send(wire::shown(&reference, &room)),
+            Err(refusal) => talk.refuse(&reference, Some(&room), &refusal),
+        };
+    }
+    talk.session.publish(
+        entry,
+        Box::new(move |outlet, outcome| {
+            outlet.send(match outcome {
+                Ok(id) => wire::ack(&reference, &room, id),
+                Err(refusal) => wire::refused(&reference, Some(&room), &refusal),
+            });
+        }),
+    );
+}
+
+/// Works on an answer aside, so that the socket can go on meanwhile.
+fn aside(
+    talk: &mut Talk,
+    reference: Ref,
+    room: RoomName,
+    answer: impl Future<Output = Result<Bytes, Refusal>> + Send + 'static,
+) {
+    let running = talk.asides.get_or_insert_default();
+    if Arc::strong_count(running) > ASIDES_MAX {
+        let message = format!("at most {ASIDES_MAX} such requests at a time");
+        let refused = Refused::new("busy", message);
+        return talk.send(wire::error(&reference, Some(&room), &refused));
     }
     let running = running.clone();
-    let outlet = talk.connection.outlet().clone();
-    let relay = talk.state.relay.clone();
+    let outlet = talk.connection().outlet().clone();
     tokio::spawn(async move {
-        let page = relay.history(&room, query).await;
-        // The next page may be asked for as soon as this one is there.
+        let answer = answer.await;
+        // The next one may be asked for as soon as this one is there.
         drop(running);
-        if outlet.is_closing() {
-            return;
+        if !outlet.is_closing() {
+            outlet.send(match answer {
+                Ok(frame) => frame,
+                Err(refusal) => wire::refused(&reference, Some(&room), &refusal),
+            });
         }
-        outlet.send(match page {
-            Ok(page) => {
-                let (shown, next) = cut(&page, HISTORY_BYTES);
-                wire::history(&reference, &room, &page.entries[..shown], next)
-            }
-            Err(error) => wire::error(&reference, Some(&room), &log_refusal(&error)),
-        });
     });
 }
 
@@ -151,44 +262,10 @@ fn cut(page: &HistoryPage, most: usize) -> (usize, Option<EntryId>) {
     }
 }
 
-fn log_refusal(error: &LogError) -> Refusal {
-    Refusal::new(error.code(), error.to_string())
-}
-
-fn append_refusal(error: &AppendError) -> Refusal {
-    Refusal::new(append_code(error), error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::relay::entry::Entry;
-    use bytes::Bytes;
-
-    #[test]
-    fn publish_outcomes() {
-        let check = |error: AppendError, code: &str, words: &str| {
-            let refusal = append_refusal(&error);
-            assert_eq!(refusal.code, code);
-            assert!(refusal.message.contains(words), "{}", refusal.message);
-        };
-        check(
-            AppendError::Refused(LogError::WrongType),
-            "wrong_type",
-            "not stored",
-        );
-        check(AppendError::Refused(LogError::Busy), "busy", "not stored");
-        check(
-            AppendError::Unknown(LogError::Loading),
-            "unknown_outcome",
-            "may or may not",
-        );
-        check(
-            AppendError::NotReplicated(EntryId::new(1, 2)),
-            "not_replicated",
-            "stored as 1-2",
-        );
-    }
 
     #[test]
     fn pages_are_cut() {

@@ -7,8 +7,10 @@ use bytes::Bytes;
 use super::frame;
 use super::talk::Talk;
 use crate::relay::close::CloseReason;
-use crate::relay::connection::{Joined, Publish};
+use crate::people::Refusal;
+use crate::people::session::{Entry, Joined};
 use crate::relay::format::{Format, GapFrame};
+use crate::relay::connection::NotJoined;
 use crate::relay::log::LogError;
 
 /// Entries as their message alone. It has no words for a gap.
@@ -26,7 +28,7 @@ const MESSAGE: Bytes = Bytes::from_static(b"message");
 /// What a join does here: nothing to tell, unless it fails.
 pub(super) fn joined(talk: &Talk) -> Joined {
     // Weak, as the outlet may keep the join, and so this.
-    let outlet = Arc::downgrade(talk.connection.outlet());
+    let outlet = Arc::downgrade(talk.connection().outlet());
     Box::new(move |outcome| {
         if let (Err(error), Some(outlet)) = (outcome, outlet.upgrade()) {
             outlet.close(join_failed(&error));
@@ -35,23 +37,41 @@ pub(super) fn joined(talk: &Talk) -> Joined {
     })
 }
 
-fn join_failed(error: &LogError) -> CloseReason {
+/// A raw client can be told only by closing its socket.
+fn not_taken(refusal: &Refusal) -> CloseReason {
+    let text = refusal.to_string().into();
+    match refusal {
+        // The error's own text begins with whether it's stored.
+        Refusal::Append(_) | Refusal::Log(_) => CloseReason::NotStored(text),
+        Refusal::SlowMode(_) | Refusal::TooFast(_) | Refusal::RoomTooFast(_) => {
+            CloseReason::TooFast(text)
+        }
+        _ => CloseReason::Forbidden(text),
+    }
+}
+
+fn join_failed(error: &NotJoined) -> CloseReason {
     match error {
-        LogError::WrongType => CloseReason::BadRequest(error.to_string().into()),
-        _ => CloseReason::Internal(error.to_string().into()),
+        NotJoined::Barred(barred) => CloseReason::Forbidden(barred.to_string().into()),
+        NotJoined::Log(LogError::WrongType) => CloseReason::BadRequest(error.to_string().into()),
+        NotJoined::Log(_) => CloseReason::Internal(error.to_string().into()),
     }
 }
 
 /// One frame in: one entry.
-pub(super) fn on_message(talk: &Talk, message: &[u8]) {
-    // A copy, so that the entry doesn't keep the read buffer, nor the read buffer grow.
-    let fields = Box::new([(MESSAGE, Bytes::copy_from_slice(message))]);
-    talk.connection.publish(
-        Publish::new(talk.room.clone(), fields),
+pub(super) fn on_message(talk: &Talk, message: Bytes) {
+    let fields = Box::new([(MESSAGE, message)]);
+    let entry = Entry {
+        room: talk.room.clone(),
+        fields,
+        key: None,
+        echo: true,
+    };
+    talk.session.publish(
+        entry,
         Box::new(|outlet, outcome| {
-            if let Err(error) = outcome {
-                // The error's own text begins with whether it's stored.
-                outlet.close(CloseReason::NotStored(error.to_string().into()));
+            if let Err(refusal) = outcome {
+                outlet.close(not_taken(&refusal));
             }
         }),
     );

@@ -20,14 +20,15 @@ use tracing::debug;
 use super::frame::{Opcode, frame};
 use super::io::{Io, websocket};
 use super::limits::Limiter;
+use super::Wish;
 use super::talk::{Dialect, Inbound, Talk};
 use super::watch::{Times, Verdict, Watch};
+use crate::auth::{AuthError, Identity};
 use crate::drain::DrainSlot;
 use crate::frontend::{FrontendState, Taken};
 use crate::metrics::Open;
 use crate::relay::close::CloseReason;
 use crate::relay::entry::RoomName;
-use crate::relay::position::Position;
 
 /// For the closing bytes to go out, and again for the client to answer them. Clients that do are
 /// quick; the others are gone or don't care.
@@ -81,8 +82,9 @@ enum End {
 pub(super) fn run(
     state: Arc<FrontendState>,
     room: RoomName,
-    from: Position,
+    wish: Wish,
     dialect: Dialect,
+    who: Result<Identity, AuthError>,
     taken: Taken,
 ) -> BoxFuture<'static, ()> {
     let Taken {
@@ -93,24 +95,29 @@ pub(super) fn run(
     debug!(?peer, %room, ?dialect, "socket opened");
     let slot = state.drain.register();
     let open = state.metrics.opened(dialect.kind());
-    let connection = state.relay.connect(socket.wire(), dialect.format());
+    let connection = state.relay().connect(socket.wire(), dialect.format());
     let outlet = connection.outlet().clone();
     let now = Instant::now();
+    let max_frame = state.settings.max_frame;
+    let mut talk = Talk {
+        session: state.people.session(connection, Identity::nobody()),
+        state,
+        room,
+        wish,
+        dialect,
+        limiter: Limiter::new(now),
+        asides: None,
+        pending: None,
+        listens: false,
+        deadline: None,
+    };
+    talk.admit(who, now);
     let session = Session {
-        ws: websocket(socket, outlet, read_ahead, state.settings.max_frame),
-        talk: Talk {
-            connection,
-            state,
-            room,
-            dialect,
-            limiter: Limiter::new(now),
-            histories: None,
-            listens: false,
-        },
+        ws: websocket(socket, outlet, read_ahead, max_frame),
+        talk,
         watch: Watch::new(now),
         _open: open,
     };
-    session.talk.begin(from);
     Box::pin(live(session, slot))
 }
 
@@ -122,7 +129,7 @@ pub(super) fn run(
 fn live(mut session: Session, slot: DrainSlot) -> impl Future<Output = ()> + Send {
     async move {
         let session = &mut session;
-        let outlet = session.talk.connection.outlet().clone();
+        let outlet = session.talk.connection().outlet().clone();
         let mut closed = pin!(outlet.closed());
         let mut told = pin!(slot.told());
         let mut timer = pin!(sleep_until(session.next_check()));
@@ -228,9 +235,10 @@ impl Session {
     /// Looks after a silent client. Says when to look again.
     fn next_check(&mut self) -> Instant {
         let now = Instant::now();
-        let outlet = self.talk.connection.outlet();
+        self.talk.check(now);
+        let outlet = self.talk.connection().outlet();
         let times = Times::from(&self.talk.state.settings);
-        match self.watch.check(now, outlet.is_blocked(), times) {
+        let then = match self.watch.check(now, outlet.is_blocked(), times) {
             Verdict::Wait(then) => then,
             Verdict::Ping(then) => {
                 outlet.send(frame(Opcode::Ping, &[]));
@@ -240,6 +248,10 @@ impl Session {
                 outlet.close(CloseReason::Timeout(why.into()));
                 now + CLOSING
             }
+        };
+        match self.talk.deadline {
+            Some(deadline) if deadline > now => then.min(deadline),
+            _ => then,
         }
     }
 
@@ -257,7 +269,7 @@ impl Session {
                     End::Broken(reason) => self.talk.close(reason),
                     End::Drain(retry_ms) => {
                         self.talk.say_bye(retry_ms);
-                        let _ = timeout(SETTLING, self.talk.connection.settled()).await;
+                        let _ = timeout(SETTLING, self.talk.connection().settled()).await;
                         self.talk.close(CloseReason::Drain);
                     }
                     End::Closing | End::Closed(_) => {}

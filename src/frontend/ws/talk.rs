@@ -4,18 +4,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::limits::Limiter;
-use super::{json, raw, wire};
+use super::request::{Ref, Request};
+use super::{Wish, json, raw, wire};
+use crate::auth::{AuthError, Identity};
 use crate::frontend::FrontendState;
 use crate::metrics::Kind;
+use crate::people::Refusal;
+use crate::people::session::{CantJoin, Join, Session};
 use crate::relay::close::CloseReason;
 use crate::relay::connection::Connection;
 use crate::relay::entry::RoomName;
 use crate::relay::format::Format;
-use crate::relay::log::AppendError;
-use crate::relay::position::Position;
+
+/// How long a socket without a credential may take to send a token. Twice what a page needs that has
+/// to fetch one first.
+const AUTH_TIME: Duration = Duration::from_secs(10);
 
 /// What a socket speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,16 +71,6 @@ impl Dialect {
     }
 }
 
-/// A failed publish's code.
-pub(super) fn append_code(error: &AppendError) -> &'static str {
-    match error {
-        AppendError::Refused(error) => error.code(),
-        AppendError::TooFast { .. } => "too_fast",
-        AppendError::Unknown(_) => "unknown_outcome",
-        AppendError::NotReplicated(_) => "not_replicated",
-    }
-}
-
 /// A frame that carries something for us.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Inbound<'a> {
@@ -83,54 +80,158 @@ pub(super) enum Inbound<'a> {
     Ping,
 }
 
+/// What comes of something that has to be waited for before the next frame is read.
+pub(super) enum Resumed {
+    /// It's known who the client is, or why not.
+    Who(Ref, Result<Identity, AuthError>),
+    /// A room's rules are known, so that this can be done.
+    Request(Ref, Request),
+    /// The same for a raw frame.
+    Message(Bytes),
+}
+
 /// One socket's side of the relay.
 pub(super) struct Talk {
-    pub(super) connection: Connection,
+    pub(super) session: Session,
     pub(super) state: Arc<FrontendState>,
     /// The room of its URL.
     pub(super) room: RoomName,
+    pub(super) wish: Wish,
     pub(super) dialect: Dialect,
     pub(super) limiter: Limiter,
-    /// Held also by every page of history under way; none before the first.
-    pub(super) histories: Option<Arc<()>>,
+    /// Held also by every answer under way that is worked on aside; none before the first.
+    pub(super) asides: Option<Arc<()>>,
+    /// The frame that was read last, if it has to wait.
+    pub(super) pending: Option<BoxFuture<'static, Resumed>>,
     /// Whether what the client sends is read yet.
     pub(super) listens: bool,
+    /// When its token expires, or when it must have sent one.
+    pub(super) deadline: Option<Instant>,
 }
 
 impl Talk {
+    pub(super) fn connection(&self) -> &Connection {
+        self.session.connection()
+    }
+
+    /// Whether it's not known yet who the client is.
+    pub(super) fn is_outside(&self) -> bool {
+        self.session.identity().is_nobody()
+    }
+
     /// Waits until the client may be listened to. A raw one is not told when it has joined, and may
     /// send at once: read before its join, that message would not come back to it.
     pub(super) async fn ready(&mut self) {
+        while let Some(pending) = &mut self.pending {
+            // Kept where it is until it's done: this future may be dropped before.
+            let resumed = pending.await;
+            self.pending = None;
+            self.resume(resumed);
+        }
         if !self.listens {
             if self.dialect == Dialect::Raw {
                 // Boxed, as its timer would make every socket larger for its whole life.
-                Box::pin(self.connection.joined()).await;
+                Box::pin(self.connection().joined()).await;
             }
             self.listens = true;
         }
-        self.connection.ready().await;
+        self.connection().ready().await;
     }
 
-    /// Joins the room of the URL.
-    pub(super) fn begin(&self, from: Position) {
+    fn resume(&mut self, resumed: Resumed) {
+        let now = Instant::now();
+        match resumed {
+            Resumed::Who(reference, who) if self.is_outside() => {
+                let is_in = who.is_ok();
+                self.admit(who, now);
+                if is_in {
+                    self.send(wire::authenticated(&reference, self.session.identity()));
+                }
+            }
+            Resumed::Who(reference, who) => json::renew(self, reference, who),
+            Resumed::Request(reference, request) => json::on_request(self, reference, request),
+            Resumed::Message(message) => raw::on_message(self, message),
+        }
+    }
+
+    /// Lets the client in, or not.
+    pub(super) fn admit(&mut self, who: Result<Identity, AuthError>, now: Instant) {
+        match who {
+            Ok(identity) => {
+                self.deadline = identity.expires();
+                // Nobody becomes somebody; that can't fail.
+                let _ = self.session.renew(identity);
+                self.begin();
+            }
+            // It may yet say who it is, in its first frame.
+            Err(AuthError::Missing) if self.dialect == Dialect::Json => {
+                self.deadline = Some(now + AUTH_TIME);
+            }
+            Err(error @ AuthError::Missing) => {
+                self.close(CloseReason::Forbidden(error.to_string().into()));
+            }
+            Err(error) => self.close(CloseReason::Unauthenticated(error.to_string().into())),
+        }
+    }
+
+    /// Closes the socket if its time is over.
+    pub(super) fn check(&mut self, now: Instant) {
+        if self.deadline.is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        self.deadline = None;
+        let reason = match self.is_outside() {
+            true => CloseReason::Forbidden(AuthError::Missing.to_string().into()),
+            false => CloseReason::Unauthenticated(AuthError::Expired.to_string().into()),
+        };
+        self.close(reason);
+    }
+
+    /// Joins the room of the URL, and the user's own.
+    fn begin(&mut self) {
+        let join = Join {
+            from: self.wish.from,
+            presence: self.wish.presence,
+            is_home: true,
+        };
         let joined = match self.dialect {
             Dialect::Raw => raw::joined(self),
             Dialect::Json => json::joined(self.room.clone()),
         };
-        if let Err(error) = self.connection.join(self.room.clone(), from, false, joined) {
-            self.close(CloseReason::Policy(error.to_string().into()));
+        if let Err(error) = self.session.join(self.room.clone(), join, joined) {
+            let text = error.to_string().into();
+            return self.close(match error {
+                CantJoin::Refused(_) => CloseReason::Forbidden(text),
+                CantJoin::Join(_) => CloseReason::Policy(text),
+            });
+        }
+        let user = self.session.identity().user();
+        let inbox = user.map(|user| user.room().clone());
+        if let (Some(room), Some(from)) = (inbox.filter(|room| *room != self.room), self.wish.inbox)
+        {
+            let join = Join {
+                from,
+                presence: false,
+                is_home: false,
+            };
+            let joined = match self.dialect {
+                Dialect::Raw => raw::joined(self),
+                Dialect::Json => json::joined(room.clone()),
+            };
+            // It fails only if a socket may be in one room alone.
+            let _ = self.session.join(room, join, joined);
         }
     }
 
     /// Takes one frame in.
     pub(super) fn on_frame(&mut self, inbound: Inbound<'_>, now: Instant) {
         match (
-            self.limiter.take(self.state.settings.rate, now),
+            self.limiter.take(self.state.settings.frame_rate, now),
             self.dialect,
         ) {
             (Ok(()), Dialect::Raw) => match inbound {
-                Inbound::Text(text) => raw::on_message(self, text.as_bytes()),
-                Inbound::Binary(bytes) => raw::on_message(self, bytes),
+                Inbound::Text(text) => self.on_raw(text.as_bytes()),
+                Inbound::Binary(bytes) => self.on_raw(bytes),
                 Inbound::Ping => {}
             },
             (Ok(()), Dialect::Json) => match inbound {
@@ -138,10 +239,26 @@ impl Talk {
                 Inbound::Binary(_) => json::on_binary(self),
                 Inbound::Ping => {}
             },
-            (Err(_), Dialect::Raw) => self.close(CloseReason::TooFast),
+            (Err(_), Dialect::Raw) => self.close(CloseReason::TooFast(
+                "too many frames; slow down and reconnect".into(),
+            )),
             // A ping is no request, so there is nothing to refuse.
             (Err(_), Dialect::Json) if matches!(inbound, Inbound::Ping) => {}
-            (Err(wait), Dialect::Json) => self.send(wire::too_fast(millis_up(wait))),
+            (Err(wait), Dialect::Json) => self.send(wire::too_fast(wire::millis_up(wait))),
+        }
+    }
+
+    fn on_raw(&mut self, message: &[u8]) {
+        // A copy, so that the entry doesn't keep the read buffer, nor the read buffer grow.
+        let message = Bytes::copy_from_slice(message);
+        match self.session.knows(&self.room) {
+            None => raw::on_message(self, message),
+            Some(known) => {
+                self.pending = Some(Box::pin(async move {
+                    known.await;
+                    Resumed::Message(message)
+                }));
+            }
         }
     }
 
@@ -152,17 +269,15 @@ impl Talk {
         }
     }
 
+    pub(super) fn refuse(&self, reference: &Ref, room: Option<&RoomName>, refusal: &Refusal) {
+        self.send(wire::refused(reference, room, refusal));
+    }
+
     pub(super) fn send(&self, frame: Bytes) {
-        self.connection.outlet().send(frame);
+        self.connection().outlet().send(frame);
     }
 
     pub(super) fn close(&self, reason: CloseReason) {
-        self.connection.outlet().close(reason);
+        self.connection().outlet().close(reason);
     }
-}
-
-/// Whole milliseconds, never too few.
-fn millis_up(wait: Duration) -> u64 {
-    let millis = wait.as_nanos().div_ceil(1_000_000);
-    u64::try_from(millis).unwrap_or(u64::MAX)
 }

@@ -1,10 +1,16 @@
 //! What a JSON client is told: every frame out, one object each.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::frame::{Opcode, frame};
-use super::request::{Ref, Refusal};
+use super::request::{Ref, Refused};
+use crate::auth::Identity;
 use crate::frontend::json;
+use crate::people::Refusal;
+use crate::people::moderation::Done;
+use crate::people::query::Presence;
 use crate::relay::entry::{Entry, EntryId, RoomName};
 use crate::relay::format::{Format, Gap, GapFrame};
 
@@ -13,7 +19,7 @@ pub(crate) static JSON: Format = Format {
     slot: 1,
     entry: |room, entry| frame(Opcode::Text, &json::entry_json(room, entry, true)),
     gap: |room, gap: &Gap| GapFrame::Frame(frame(Opcode::Text, &json::gap_json(room, gap, true))),
-    aside: |aside| Some(frame(Opcode::Text, &aside.json)),
+    aside: |aside| Some(frame(Opcode::Text, aside.json())),
     close: super::frame::close,
 };
 
@@ -39,8 +45,71 @@ pub(super) fn ack(reference: &Ref, room: &RoomName, id: EntryId) -> Bytes {
         .frame()
 }
 
+/// The ephemeral publish is on its way.
+pub(super) fn shown(reference: &Ref, room: &RoomName) -> Bytes {
+    Object::new("ack")
+        .raw("ref", reference.as_deref().unwrap_or("null"))
+        .text("room", room.as_str())
+        .raw("id", "null")
+        .frame()
+}
+
+/// It's known who the client is.
+pub(super) fn authenticated(reference: &Ref, identity: &Identity) -> Bytes {
+    let mut object = Object::new("authenticated");
+    if let Some(reference) = reference {
+        object = object.raw("ref", reference);
+    }
+    match identity.user() {
+        Some(user) => object.text("user", user.as_str()),
+        None => object.raw("user", "null"),
+    }
+    .frame()
+}
+
+/// Who is in a room.
+pub(super) fn users(reference: &Ref, room: &RoomName, presence: &Presence) -> Bytes {
+    let mut object = Object::new("users").text("room", room.as_str());
+    object.name("presence");
+    json::presence(&mut object.out, presence);
+    object
+        .raw("ref", reference.as_deref().unwrap_or("null"))
+        .frame()
+}
+
+/// What a moderator wanted is done.
+pub(super) fn done(reference: &Ref, room: &RoomName, done: &Done) -> Bytes {
+    let mut object = Object::new("done")
+        .raw("ref", reference.as_deref().unwrap_or("null"))
+        .text("room", room.as_str());
+    object.out.push(b',');
+    json::done(&mut object.out, done);
+    object.frame()
+}
+
+/// People refused it.
+pub(super) fn refused(reference: &Ref, room: Option<&RoomName>, refusal: &Refusal) -> Bytes {
+    let message = refusal.to_string();
+    let object = failure(reference, room, refusal.code(), &message);
+    match refusal.retry() {
+        Some(retry) => object.raw("retry_ms", &millis_up(retry).to_string()),
+        None => object,
+    }
+    .frame()
+}
+
+/// Whole milliseconds, never too few.
+pub(super) fn millis_up(wait: Duration) -> u64 {
+    let millis = wait.as_nanos().div_ceil(1_000_000);
+    u64::try_from(millis).unwrap_or(u64::MAX)
+}
+
 /// Something was refused, or failed.
-pub(super) fn error(reference: &Ref, room: Option<&RoomName>, refusal: &Refusal) -> Bytes {
+pub(super) fn error(reference: &Ref, room: Option<&RoomName>, refused: &Refused) -> Bytes {
+    failure(reference, room, refused.code, &refused.message).frame()
+}
+
+fn failure(reference: &Ref, room: Option<&RoomName>, code: &str, message: &str) -> Object {
     let mut object = Object::new("error");
     if let Some(reference) = reference {
         object = object.raw("ref", reference);
@@ -48,10 +117,7 @@ pub(super) fn error(reference: &Ref, room: Option<&RoomName>, refusal: &Refusal)
     if let Some(room) = room {
         object = object.text("room", room.as_str());
     }
-    object
-        .text("code", refusal.code)
-        .text("message", &refusal.message)
-        .frame()
+    object.text("code", code).text("message", message)
 }
 
 /// A frame came too soon, and was ignored.
@@ -173,11 +239,11 @@ mod tests {
             r#"{"type":"ack","ref":null,"room":"a\"b","id":"17-2"}"#,
         );
         check(
-            error(&None, None, &Refusal::new("bad_json", "no \"object\"")),
+            error(&None, None, &Refused::new("bad_json", "no \"object\"")),
             r#"{"type":"error","code":"bad_json","message":"no \"object\""}"#,
         );
         check(
-            error(&Some("1e400".into()), Some(r), &Refusal::new("c", "m")),
+            error(&Some("1e400".into()), Some(r), &Refused::new("c", "m")),
             r#"{"type":"error","ref":1e400,"room":"a\"b","code":"c","message":"m"}"#,
         );
         check(

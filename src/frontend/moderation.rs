@@ -1,0 +1,130 @@
+//! A moderator's act as JSON has it: the same over a socket and over HTTP.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::auth::UserName;
+use crate::people::moderation::{Act, Pin};
+use crate::relay::entry::EntryId;
+
+/// Longest ban or mute that ends by itself: a year. What is to last longer is lifted by hand.
+const FOR_MAX: u64 = 366 * 24 * 3600;
+
+const ACTS: &str = "one of mute, timeout, unmute, ban, unban, delete, close, open, slow, pin, unpin, announce, unannounce";
+
+/// What was asked for. Which members matter, the act says.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Asked {
+    act: Option<String>,
+    user: Option<String>,
+    id: Option<String>,
+    message: Option<String>,
+    /// Seconds.
+    seconds: Option<u64>,
+    /// Why, for the record and for who it happens to.
+    pub(crate) reason: Option<String>,
+}
+
+impl Asked {
+    /// The act, or what is wrong with it.
+    pub(crate) fn act(&self) -> Result<Act, String> {
+        let act = self.act.as_deref().ok_or(format!("`act` is missing: {ACTS}"))?;
+        Ok(match act {
+            "mute" => Act::Mute(self.user()?, self.lasts()?),
+            "timeout" => Act::Timeout(self.user()?, self.lasts()?),
+            "unmute" => Act::Unmute(self.user()?),
+            "ban" => Act::Ban(self.user()?, self.lasts()?),
+            "unban" => Act::Unban(self.user()?),
+            "delete" => match (&self.id, &self.user) {
+                (Some(_), None) => Act::Delete(self.id()?),
+                (None, Some(_)) => Act::DeleteAll(self.user()?),
+                _ => return Err("delete takes either `id`, an entry, or `user`, for all of theirs".to_owned()),
+            },
+            "close" => Act::Close,
+            "open" => Act::Open,
+            "slow" => Act::Slow(Duration::from_secs(
+                self.seconds.ok_or("slow takes `seconds`; 0 ends it")?,
+            )),
+            "pin" => match (&self.id, &self.message) {
+                (Some(_), None) => Act::Pin(Pin::Entry(self.id()?)),
+                (None, Some(message)) => Act::Pin(Pin::Message(message.clone())),
+                _ => return Err("pin takes either `id`, an entry, or `message`".to_owned()),
+            },
+            "unpin" => Act::Unpin,
+            "announce" => Act::Announce(self.message.clone().ok_or("announce takes `message`")?),
+            "unannounce" => Act::Unannounce,
+            other => {
+                let shown: String = other.chars().take(40).collect();
+                return Err(format!("there is no act `{shown}`: {ACTS}"));
+            }
+        })
+    }
+
+    fn user(&self) -> Result<UserName, String> {
+        let user = self.user.as_deref().ok_or("`user` is missing: say whom")?;
+        UserName::parse(user).map_err(|error| format!("`user`: {error}"))
+    }
+
+    fn id(&self) -> Result<EntryId, String> {
+        let id = self.id.as_deref().unwrap_or_default();
+        id.parse().map_err(|error| format!("`id` is {error}"))
+    }
+
+    fn lasts(&self) -> Result<Option<Duration>, String> {
+        match self.seconds {
+            None => Ok(None),
+            Some(seconds @ 1..=FOR_MAX) => Ok(Some(Duration::from_secs(seconds))),
+            Some(_) => Err(format!(
+                "`seconds` is a number from 1 to {FOR_MAX}; leave it out for as long as nobody lifts it"
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acts() {
+        let user = || UserName::parse("bob").unwrap();
+        let secs = Duration::from_secs;
+        let check = |json: &str, want: Result<Act, &str>| {
+            let asked: Asked = serde_json::from_str(json).unwrap();
+            match (asked.act(), want) {
+                (Ok(act), Ok(want)) => assert_eq!(act, want, "{json}"),
+                (Err(error), Err(part)) => assert!(error.contains(part), "{json}: {error}"),
+                (got, _) => panic!("{json}: {got:?}"),
+            }
+        };
+        check(r#"{"act":"mute","user":"bob"}"#, Ok(Act::Mute(user(), None)));
+        check(
+            r#"{"act":"timeout","user":"bob","seconds":60}"#,
+            Ok(Act::Timeout(user(), Some(secs(60)))),
+        );
+        check(r#"{"act":"ban","user":"bob","seconds":1}"#, Ok(Act::Ban(user(), Some(secs(1)))));
+        check(r#"{"act":"unban","user":"bob"}"#, Ok(Act::Unban(user())));
+        check(
+            r#"{"act":"delete","id":"5-1"}"#,
+            Ok(Act::Delete(EntryId::new(5, 1))),
+        );
+        check(r#"{"act":"delete","user":"bob"}"#, Ok(Act::DeleteAll(user())));
+        check(r#"{"act":"slow","seconds":0}"#, Ok(Act::Slow(secs(0))));
+        check(
+            r#"{"act":"pin","message":"hi","type":"moderate"}"#,
+            Ok(Act::Pin(Pin::Message("hi".into()))),
+        );
+        check(r#"{"act":"close"}"#, Ok(Act::Close));
+        check(r#"{"act":"announce","message":"m"}"#, Ok(Act::Announce("m".into())));
+        check("{}", Err("`act` is missing"));
+        check(r#"{"act":"kick"}"#, Err("no act `kick`"));
+        check(r#"{"act":"ban"}"#, Err("`user` is missing"));
+        check(r#"{"act":"ban","user":""}"#, Err("`user`"));
+        check(r#"{"act":"ban","user":"b","seconds":0}"#, Err("from 1"));
+        check(r#"{"act":"delete"}"#, Err("either"));
+        check(r#"{"act":"delete","id":"now"}"#, Err("not an entry ID"));
+        check(r#"{"act":"slow"}"#, Err("seconds"));
+        check(r#"{"act":"pin","id":"1","message":"m"}"#, Err("either"));
+    }
+}

@@ -1,0 +1,192 @@
+//! The lease: this node lives as long as it says so. With the same clock it tells the board who is
+//! here, and clears away what dead nodes have left.
+//!
+//! What this node has written stands under a name made for this life. When in doubt (the lease is
+//! gone because this process or Redis stood still, or a write failed half-way) it takes a new name,
+//! writes everything under that, and then buries the old one. So a user is never gone in between,
+//! and a user under both names is one user.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+use super::board::{Beat, NodeId};
+use super::{Nodes, Shared, TICK};
+use crate::relay::log::LogError;
+
+/// How long to wait after a board that does not answer.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// How long a farewell may take.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Where this life of the node stands.
+enum Life {
+    /// The board has to be told everything, and after that perhaps to bury an earlier name.
+    Beginning(Option<NodeId>),
+    /// The board knows all but what changes.
+    Going,
+}
+
+/// Keeps the lease, for ever.
+pub(super) async fn keep(shared: Arc<Shared>) {
+    let mut life = Life::Beginning(None);
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let beat_every = shared.settings.lease / 3;
+    let mut next_beat = Instant::now();
+    let mut next_sweep = Instant::now();
+    loop {
+        ticks.tick().await;
+        let now = Instant::now();
+        if now >= next_beat {
+            next_beat = now + beat_every;
+            match beat(&shared).await {
+                Ok(beat) => {
+                    if !beat.kept && matches!(life, Life::Going) {
+                        let old = rename(&shared);
+                        tracing::warn!(node = %old, "this node was taken for dead; it begins anew");
+                        life = Life::Beginning(Some(old));
+                        next_beat = Instant::now();
+                        continue;
+                    }
+                    for node in beat.dead {
+                        bury(&shared, node);
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "cannot renew this node's lease");
+                    sleep(RETRY).await;
+                    next_beat = Instant::now();
+                    continue;
+                }
+            }
+        }
+        life = match write(&shared, life).await {
+            Ok(()) => Life::Going,
+            Err((error, old)) => {
+                tracing::debug!(%error, "cannot tell who is here; beginning anew");
+                let failed = rename(&shared);
+                bury(&shared, failed);
+                sleep(RETRY).await;
+                next_beat = Instant::now();
+                Life::Beginning(old)
+            }
+        };
+        tick_sides(&shared, now);
+        if now >= next_sweep {
+            next_sweep = now + Duration::from_secs(1);
+            sweep(&shared, now);
+        }
+    }
+}
+
+/// Renews the lease, and looks who else lives.
+async fn beat(shared: &Arc<Shared>) -> Result<Beat, LogError> {
+    let as_of = Instant::now();
+    let own = shared.own();
+    let status = json!({
+        "address": shared.settings.address,
+        "sockets": shared.relay.stats().connections.value(),
+        "rooms": shared.relay.stats().rooms.value(),
+        "started": shared.started_ms,
+    });
+    let lease = shared.settings.lease;
+    let answer = shared.board.beat(&own, status.to_string().into(), lease);
+    // An answer that takes as long as the lease is of no use.
+    let beat = timeout(lease, answer).await.unwrap_or_else(|_| {
+        Err(LogError::Unavailable("no answer to a beat".to_owned()))
+    })?;
+    let mut living = beat.living.clone();
+    living.sort();
+    shared.nodes.send_replace(Nodes {
+        own,
+        living,
+        as_of: Some(as_of),
+    });
+    let ids: Vec<NodeId> = shared.living();
+    for side in shared.watched_sides() {
+        side.on_beat(shared, &ids, as_of);
+    }
+    Ok(beat)
+}
+
+/// Writes what the board doesn't know. On failure, what still is to be buried comes back.
+async fn write(shared: &Arc<Shared>, life: Life) -> Result<(), (LogError, Option<NodeId>)> {
+    let own = shared.own();
+    let old = match life {
+        Life::Beginning(old) => {
+            shared.here().begin_anew();
+            old
+        }
+        Life::Going => None,
+    };
+    let changes = shared.here().take_changes(&own);
+    if !changes.is_empty() {
+        let notices = shared.settings.notices;
+        let written = shared.board.write(&own, changes, notices).await;
+        if let Err(error) = written {
+            return Err((error, old));
+        }
+    }
+    if let Some(old) = old {
+        bury(shared, old);
+    }
+    Ok(())
+}
+
+/// Takes a new name; the old one comes back.
+fn rename(shared: &Shared) -> NodeId {
+    let mut old = None;
+    shared.nodes.send_modify(|nodes| {
+        old = Some(std::mem::replace(&mut nodes.own, NodeId::random()));
+    });
+    old.unwrap_or_else(NodeId::random)
+}
+
+/// Clears away what a node has left; its name may be an earlier one of this node. If that fails,
+/// the next beat finds it again.
+fn bury(shared: &Arc<Shared>, node: NodeId) {
+    let shared = shared.clone();
+    tokio::spawn(async move {
+        match shared.board.bury(&node, shared.settings.notices).await {
+            Ok(true) => tracing::info!(%node, "cleared away what a dead node had left"),
+            Ok(false) => {}
+            Err(error) => tracing::debug!(%node, %error, "cannot clear away after a dead node"),
+        }
+    });
+}
+
+fn tick_sides(shared: &Arc<Shared>, now: Instant) {
+    let stirred = std::mem::take(&mut *shared.stirred());
+    for side in stirred {
+        side.tick(shared, now);
+    }
+}
+
+fn sweep(shared: &Arc<Shared>, now: Instant) {
+    for side in shared.watched_sides() {
+        if shared.relay.take_missed(side.room()) {
+            side.welcome();
+        }
+    }
+    shared.sweep(now);
+}
+
+/// Gives the lease up.
+pub(super) async fn retire(shared: &Arc<Shared>) {
+    let own = shared.own();
+    let farewell = async {
+        let changes = shared.here().take_changes(&own);
+        if !changes.is_empty() {
+            shared.board.write(&own, changes, shared.settings.notices).await?;
+        }
+        shared.board.retire(&own).await?;
+        shared.board.bury(&own, shared.settings.notices).await
+    };
+    if let Ok(Err(error)) = timeout(FAREWELL, farewell).await {
+        tracing::debug!(%error, "cannot say farewell; the lease runs out by itself");
+    }
+}

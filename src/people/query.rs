@@ -1,0 +1,230 @@
+//! What is asked by single requests: publishes and history under somebody's identity, and who is
+//! where.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::board::NodeId;
+use super::here::read_user;
+use super::publish::refusal;
+use super::roster::Present;
+use super::wire::Message;
+use super::{People, Refusal};
+use crate::auth::{Identity, Right, UserName};
+use crate::relay::entry::{EntryId, Fields, RoomName};
+use crate::relay::hub::{HistoryPage, HistoryQuery};
+
+/// Users whose names are compared to count a room's people, where they are on several nodes. Above,
+/// its roster is kept.
+const COMPARED_MAX: u64 = 1_000;
+
+/// Who is in a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Presence {
+    /// How many users.
+    pub count: usize,
+    /// Those of them that come first by name.
+    pub users: Vec<Present>,
+}
+
+/// Where a user is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// Connections, over all nodes.
+    pub devices: u32,
+    /// The rooms they are in, by name.
+    pub rooms: BTreeSet<RoomName>,
+}
+
+/// A room in a list of rooms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name.
+    pub room: RoomName,
+    /// How many users are in it.
+    pub count: usize,
+    /// Its newest entry.
+    pub last: Option<EntryId>,
+}
+
+impl People {
+    /// Publishes one entry. Waits for its outcome.
+    pub async fn publish(
+        &self,
+        identity: &Identity,
+        room: &RoomName,
+        fields: Fields,
+        key: Option<Bytes>,
+    ) -> Result<EntryId, Refusal> {
+        let side = self.shared.side(room);
+        side.loaded().await;
+        let admitted = self.shared.admit(identity, &side, fields, key)?;
+        let outcome = self.shared.relay.publish(admitted.publish).await;
+        outcome.map_err(|error| refusal(&admitted.kinds, error))
+    }
+
+    /// Shows something to everybody who is in the room now, on all nodes. Not stored.
+    pub async fn whisper(
+        &self,
+        identity: &Identity,
+        room: &RoomName,
+        fields: Fields,
+        json: String,
+    ) -> Result<(), Refusal> {
+        let side = self.shared.side(room);
+        side.loaded().await;
+        self.shared.admit(identity, &side, fields, None)?;
+        let message = Message::Ephemeral { except: None, json };
+        self.shared.board.whisper(room, message.encode());
+        Ok(())
+    }
+
+    /// Reads a page of history.
+    pub async fn history(
+        &self,
+        identity: &Identity,
+        room: &RoomName,
+        query: HistoryQuery,
+    ) -> Result<HistoryPage, Refusal> {
+        let side = self.shared.side(room);
+        side.loaded().await;
+        self.shared.may_read(identity, &side, Right::History)?;
+        Ok(self.shared.relay.history(room, query).await?)
+    }
+
+    /// Whether somebody may do this in a room, and be there at all; waits until that is known.
+    pub async fn may(
+        &self,
+        identity: &Identity,
+        room: &RoomName,
+        right: Right,
+    ) -> Result<(), Refusal> {
+        let side = self.shared.side(room);
+        side.loaded().await;
+        self.shared.may_read(identity, &side, right)
+    }
+
+    /// The same, as far as it's known without waiting.
+    pub fn may_now(
+        &self,
+        identity: &Identity,
+        room: &RoomName,
+        right: Right,
+    ) -> Result<(), Refusal> {
+        let side = self.shared.side(room);
+        self.shared.may_read(identity, &side, right)
+    }
+
+    /// Who is in a room: everybody's number, and some by name.
+    pub async fn presence(
+        &self,
+        identity: &Identity,
+        room: &RoomName,
+        limit: usize,
+    ) -> Result<Presence, Refusal> {
+        self.may(identity, room, Right::Presence).await?;
+        let side = self.shared.side(room);
+        let (users, count) = side.present(&self.shared, limit).await;
+        Ok(Presence { count, users })
+    }
+
+    /// Where a user is. Only they themselves, and back ends, may ask.
+    pub async fn whereabouts(
+        &self,
+        identity: &Identity,
+        user: &UserName,
+    ) -> Result<Whereabouts, Refusal> {
+        let is_self = identity.user() == Some(user);
+        if !is_self && !identity.is_server() && !self.trusts_everybody(identity) {
+            return Err(Refusal::NotServer);
+        }
+        let nodes = self.nodes_known().await;
+        let records = self.shared.board.user(user.as_str(), &nodes).await?;
+        let mut found = Whereabouts::default();
+        for (devices, rooms) in records.iter().flatten().filter_map(|record| read_user(record)) {
+            found.devices += devices;
+            found.rooms.extend(rooms);
+        }
+        // Their own room is everywhere they are.
+        found.rooms.remove(user.room());
+        Ok(found)
+    }
+
+    /// A page of the rooms that this identity may follow, and where the next page begins; 0 at the
+    /// end.
+    pub async fn rooms(
+        &self,
+        identity: &Identity,
+        cursor: u64,
+        limit: usize,
+    ) -> Result<(Vec<Listed>, u64), Refusal> {
+        let (mut rooms, next) = self.shared.board.rooms(cursor, limit).await?;
+        rooms.retain(|room| identity.rights(room).has(Right::Subscribe));
+        let counts = self.counts(&rooms).await?;
+        let mut listed = Vec::with_capacity(rooms.len());
+        for (room, count) in rooms.into_iter().zip(counts) {
+            let query = HistoryQuery {
+                after: None,
+                before: None,
+                limit: 1,
+                newest_first: true,
+            };
+            let newest = self.shared.relay.history(&room, query).await?;
+            listed.push(Listed {
+                last: newest.entries.first().map(|entry| entry.id),
+                room,
+                count,
+            });
+        }
+        Ok((listed, next))
+    }
+
+    /// How many users are in each of these rooms.
+    async fn counts(&self, rooms: &[RoomName]) -> Result<Vec<usize>, Refusal> {
+        let nodes = self.nodes_known().await;
+        let sizes = self.shared.board.sizes(rooms, &nodes).await?;
+        let mut counts = Vec::with_capacity(rooms.len());
+        for (room, sizes) in rooms.iter().zip(sizes) {
+            let total: u64 = sizes.iter().sum();
+            let on_several = sizes.iter().filter(|size| **size > 0).count() > 1;
+            counts.push(if !on_several {
+                usize::try_from(total).unwrap_or(usize::MAX)
+            } else if total <= COMPARED_MAX {
+                let mut users = std::collections::HashSet::new();
+                for (node, _) in nodes.iter().zip(&sizes).filter(|(_, size)| **size > 0) {
+                    let members = self.shared.board.members(room, node).await?;
+                    users.extend(members.into_iter().map(|(user, _)| user));
+                }
+                users.remove(super::here::SEQ);
+                users.len()
+            } else {
+                let side = self.shared.side(room);
+                side.present(&self.shared, 0).await.1
+            });
+        }
+        Ok(counts)
+    }
+
+    /// The nodes that live, and what each says of itself as JSON. Only back ends may ask.
+    pub async fn nodes(&self, identity: &Identity) -> Result<Vec<(NodeId, Bytes)>, Refusal> {
+        if !identity.is_server() && !self.trusts_everybody(identity) {
+            return Err(Refusal::NotServer);
+        }
+        self.nodes_known().await;
+        Ok(self.shared.nodes.borrow().living.clone())
+    }
+
+    /// Whether this identity has all rights where nobody is checked at all.
+    fn trusts_everybody(&self, identity: &Identity) -> bool {
+        identity.expires().is_none() && identity.rights(&RoomName::audit()).has(Right::Moderate)
+    }
+
+    /// Waits until it's known which nodes live.
+    async fn nodes_known(&self) -> Vec<NodeId> {
+        let mut nodes = self.shared.nodes.subscribe();
+        // The sender lives as long as this.
+        let _ = nodes.wait_for(|nodes| nodes.as_of.is_some()).await;
+        self.shared.living()
+    }
+}

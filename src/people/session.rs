@@ -1,0 +1,451 @@
+//! [`Session`]: a client's connection with who it is. Everything a client asks for passes here.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use smallvec::SmallVec;
+
+use super::moderation::{Act, Done};
+use super::publish::{is_immune, refusal};
+use super::side::Side;
+use super::wire::Message;
+use super::{Refusal, Shared, now_ms, told};
+use crate::auth::{Identity, Right};
+use crate::relay::aside::Aside;
+use crate::relay::connection::{Barred, Connection, JoinError, NotJoined, Seats};
+use crate::relay::entry::{EntryId, Fields, RoomName};
+use crate::relay::outlet::Outlet;
+use crate::relay::position::Position;
+
+/// How to join a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Join {
+    /// Where to begin.
+    pub from: Position,
+    /// Whether to be told who is here.
+    pub presence: bool,
+    /// Whether the connection is there for this room: put out of it, it's closed.
+    pub is_home: bool,
+}
+
+/// Called once with a join's end. The frame it returns goes out before the room's first entry; the
+/// asides after that.
+pub type Joined = Box<dyn FnOnce(Result<EntryId, NotJoined>) -> Option<Bytes> + Send>;
+
+/// Called once with a publish's end.
+pub type Published = Box<dyn FnOnce(&Arc<Outlet>, Result<EntryId, Refusal>) + Send>;
+
+/// What a client publishes.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Where to.
+    pub room: RoomName,
+    /// What.
+    pub fields: Fields,
+    /// Repeats under one key are stored once.
+    pub key: Option<Bytes>,
+    /// Whether the client wants it back.
+    pub echo: bool,
+}
+
+/// A client: its identity, its rooms.
+pub struct Session {
+    shared: Arc<Shared>,
+    identity: Identity,
+    connection: Connection,
+    stays: SmallVec<[Arc<Stay>; 1]>,
+}
+
+/// One session in one room. Its end takes the user out of the room's presence.
+pub(super) struct Stay {
+    shared: Arc<Shared>,
+    side: Arc<Side>,
+    number: usize,
+    user: Option<Arc<str>>,
+    is_immune: bool,
+    is_home: bool,
+    watches: bool,
+    seats: Seats,
+    state: Mutex<State>,
+    /// When the user may publish again, as a refusal said; asking the store before would be in vain.
+    rests: Mutex<Option<(tokio::time::Instant, Refusal)>>,
+    put_out: AtomicBool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It has not been let in yet.
+    Outside,
+    /// The user counts as present.
+    Inside,
+    /// It's over.
+    Ended,
+}
+
+impl Session {
+    pub(super) fn new(shared: Arc<Shared>, connection: Connection, identity: Identity) -> Self {
+        if let Some(user) = identity.user() {
+            shared.here().connect(&Arc::from(user.as_str()));
+        }
+        Session {
+            shared,
+            identity,
+            connection,
+            stays: SmallVec::new(),
+        }
+    }
+
+    /// Its connection.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Who the client is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Takes a fresh identity, as a new token has it. It must be the same user, unless it was nobody
+    /// yet; rooms that it may not follow any more are left, and returned.
+    pub fn renew(&mut self, identity: Identity) -> Result<Vec<RoomName>, Refusal> {
+        if self.identity.is_nobody() {
+            if let Some(user) = identity.user() {
+                self.shared.here().connect(&Arc::from(user.as_str()));
+            }
+            self.identity = identity;
+            return Ok(Vec::new());
+        }
+        let is_same = identity.user() == self.identity.user()
+            && identity.is_server() == self.identity.is_server();
+        if !is_same {
+            return Err(Refusal::BadRequest(
+                "the token is another user's; open another connection for them".to_owned(),
+            ));
+        }
+        self.identity = identity;
+        let lost: Vec<RoomName> = self
+            .stays
+            .iter()
+            .map(|stay| stay.side.room())
+            .filter(|room| !self.identity.rights(room).has(Right::Subscribe))
+            .cloned()
+            .collect();
+        for room in &lost {
+            self.leave(room);
+        }
+        Ok(lost)
+    }
+
+    /// Begins to join a room. `joined` is called when it's done, or with why not.
+    pub fn join(&mut self, room: RoomName, join: Join, joined: Joined) -> Result<(), CantJoin> {
+        self.forget_put_out();
+        if !self.identity.rights(&room).has(Right::Subscribe) {
+            return Err(CantJoin::Refused(Refusal::NoRight(Right::Subscribe)));
+        }
+        if join.presence && !self.identity.rights(&room).has(Right::Presence) {
+            return Err(CantJoin::Refused(Refusal::NoRight(Right::Presence)));
+        }
+        let side = self.shared.side(&room);
+        let stay = Stay::new(self, side, join);
+        let gate = stay.gate(self.identity.clone());
+        let told = Arc::downgrade(&stay);
+        let joined = Box::new(move |outcome: Result<EntryId, NotJoined>| {
+            let is_in = outcome.is_ok();
+            let frame = joined(outcome);
+            match told.upgrade().filter(|_| is_in) {
+                Some(stay) => stay.on_joined(frame),
+                None => frame,
+            }
+        });
+        self.connection.join(room, join.from, join.presence, Some(gate), joined)?;
+        self.stays.push(stay);
+        Ok(())
+    }
+
+    /// Leaves a room, or gives up joining it. False if it was not there.
+    pub fn leave(&mut self, room: &RoomName) -> bool {
+        self.forget_put_out();
+        self.stays.retain(|stay| stay.side.room() != room);
+        self.connection.seats().leave(room)
+    }
+
+    fn forget_put_out(&mut self) {
+        self.stays.retain(|stay| !stay.put_out.load(Ordering::Acquire));
+    }
+
+    fn stay(&self, room: &RoomName) -> Option<&Arc<Stay>> {
+        self.stays.iter().find(|stay| stay.side.room() == room)
+    }
+
+    fn side(&self, room: &RoomName) -> Arc<Side> {
+        match self.stay(room) {
+            Some(stay) => stay.side.clone(),
+            None => self.shared.side(room),
+        }
+    }
+
+    /// What has to be waited for before something is asked of a room; nothing, mostly.
+    pub fn knows(&self, room: &RoomName) -> Option<BoxFuture<'static, ()>> {
+        let side = self.side(room);
+        (!side.is_loaded()).then(|| async move { side.loaded().await }.boxed())
+    }
+
+    /// Publishes; stored in the order of these calls. The room must be known ([`Session::knows`]).
+    pub fn publish(&self, entry: Entry, done: Published) {
+        let Entry {
+            room,
+            fields,
+            key,
+            echo,
+        } = entry;
+        let outlet = self.connection.outlet();
+        let side = self.side(&room);
+        let stay = self.stay(&room).map(Arc::downgrade);
+        let resting = self.stay(&room).and_then(|stay| stay.rests());
+        let admitted = match resting {
+            // A repeat of a key may be known already, and then it passes.
+            Some(refusal) if key.is_none() => Err(refusal),
+            _ => self.shared.admit(&self.identity, &side, fields, key),
+        };
+        let admitted = match admitted {
+            Ok(admitted) => admitted,
+            Err(refusal) => return done(outlet, Err(refusal)),
+        };
+        let kinds = admitted.kinds;
+        let publish = crate::relay::connection::Publish {
+            echo,
+            ..admitted.publish
+        };
+        self.connection.publish(
+            publish,
+            Box::new(move |outlet, outcome| {
+                let outcome = outcome.map_err(|error| refusal(&kinds, error));
+                if let (Err(why), Some(stay)) = (&outcome, stay.as_ref().and_then(Weak::upgrade)) {
+                    stay.rest(why);
+                }
+                done(outlet, outcome);
+            }),
+        );
+    }
+
+    /// Shows something to everybody who is in the room now, on all nodes. Not stored.
+    pub fn whisper(&self, entry: Entry, json: String) -> Result<(), Refusal> {
+        let side = self.side(&entry.room);
+        let admitted = self.shared.admit(&self.identity, &side, entry.fields, None)?;
+        let except = (!entry.echo).then(|| {
+            (self.shared.own().to_string(), self.connection.outlet().number())
+        });
+        let message = Message::Ephemeral { except, json };
+        self.shared.board.whisper(&admitted.publish.room, message.encode());
+        Ok(())
+    }
+
+    /// Counts a reaction.
+    pub fn react(&self, room: &RoomName, reaction: &str) -> Result<(), Refusal> {
+        let side = self.side(room);
+        self.shared.may_speak(&self.identity, &side, Right::Subscribe)?;
+        side.reactions.add(reaction)?;
+        side.stir();
+        Ok(())
+    }
+
+    /// Does something to a room. The future is the caller's to run.
+    pub fn moderate(
+        &self,
+        room: RoomName,
+        act: Act,
+        reason: Option<String>,
+    ) -> BoxFuture<'static, Result<Done, Refusal>> {
+        let (shared, identity) = (self.shared.clone(), self.identity.clone());
+        async move { shared.moderate(&identity, &room, act, reason).await }.boxed()
+    }
+
+    /// Whether the client may read a room's history; waits until its rules are known.
+    pub fn may_read(&self, room: &RoomName) -> BoxFuture<'static, Result<(), Refusal>> {
+        let (shared, identity) = (self.shared.clone(), self.identity.clone());
+        let side = self.side(room);
+        async move {
+            side.loaded().await;
+            shared.may_read(&identity, &side, Right::History)
+        }
+        .boxed()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.stays.clear();
+        if let Some(user) = self.identity.user() {
+            self.shared.here().disconnect(&Arc::from(user.as_str()));
+        }
+    }
+}
+
+/// A join that can't be begun.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CantJoin {
+    /// The connection can't.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// The client may not.
+    #[error(transparent)]
+    Refused(Refusal),
+}
+
+impl CantJoin {
+    /// A word for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            CantJoin::Join(JoinError::AlreadyIn) => "already_in",
+            CantJoin::Join(JoinError::TooMany(_)) => "too_many_rooms",
+            CantJoin::Refused(refusal) => refusal.code(),
+        }
+    }
+}
+
+impl Stay {
+    fn new(session: &Session, side: Arc<Side>, join: Join) -> Arc<Self> {
+        let identity = &session.identity;
+        if join.presence {
+            side.watch(&session.shared);
+        }
+        Arc::new_cyclic(|itself: &Weak<Stay>| Stay {
+            number: side.enter(itself.clone()),
+            shared: session.shared.clone(),
+            user: identity.user().map(|user| Arc::from(user.as_str())),
+            is_immune: is_immune(identity, side.room()),
+            is_home: join.is_home,
+            watches: join.presence,
+            seats: session.connection.seats().clone(),
+            state: Mutex::new(State::Outside),
+            rests: Mutex::default(),
+            put_out: AtomicBool::new(false),
+            side,
+        })
+    }
+
+    /// What has to be passed on the way in.
+    fn gate(self: &Arc<Self>, identity: Identity) -> BoxFuture<'static, Result<(), Barred>> {
+        let stay = Arc::downgrade(self);
+        let (side, shared) = (self.side.clone(), self.shared.clone());
+        async move {
+            side.loaded().await;
+            shared
+                .may_read(&identity, &side, Right::Subscribe)
+                .map_err(|why| Barred {
+                    code: why.code(),
+                    message: why.to_string(),
+                })?;
+            if let Some(stay) = stay.upgrade() {
+                stay.begin(identity.name());
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The user counts as present from now on.
+    fn begin(&self, name: Option<&str>) {
+        let mut state = self.state();
+        if *state != State::Outside {
+            return;
+        }
+        *state = State::Inside;
+        if let Some(user) = &self.user {
+            let room = self.side.room();
+            self.shared.here().enter(room, user, name, now_ms());
+        }
+    }
+
+    /// The user counts as present no more.
+    pub(super) fn end(&self) {
+        let was = std::mem::replace(&mut *self.state(), State::Ended);
+        if let (State::Inside, Some(user)) = (was, &self.user) {
+            self.shared.here().leave(self.side.room(), user);
+        }
+    }
+
+    /// The seat is about to be taken: what is told of the room goes out behind the frame.
+    fn on_joined(&self, frame: Option<Bytes>) -> Option<Bytes> {
+        if self.watches {
+            self.side.welcome();
+        }
+        let rules = self.side.rules();
+        if rules.is_plain() {
+            return frame;
+        }
+        let aside = self.outlet().encode(&told::rules(self.side.room(), &rules));
+        match (frame, aside) {
+            (Some(frame), Some(aside)) => Some([frame, aside].concat().into()),
+            (frame, aside) => frame.or(aside),
+        }
+    }
+
+    pub(super) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    pub(super) fn is_immune(&self) -> bool {
+        self.is_immune
+    }
+
+    pub(super) fn is_home(&self) -> bool {
+        self.is_home
+    }
+
+    pub(super) fn outlet(&self) -> &Arc<Outlet> {
+        self.seats.outlet()
+    }
+
+    /// Takes the session out of this room, and tells it so.
+    pub(super) fn put_out(&self, why: &Aside) {
+        self.end();
+        self.put_out.store(true, Ordering::Release);
+        if self.seats.leave(self.side.room()) {
+            self.outlet().tell(why);
+        }
+    }
+
+    /// Remembers until when publishing is in vain.
+    fn rest(&self, why: &Refusal) {
+        // Of the room's rate somebody else may leave something any moment.
+        if let Refusal::SlowMode(retry) | Refusal::TooFast(retry) = why {
+            let until = tokio::time::Instant::now() + *retry;
+            let mut rests = self.rests.lock().unwrap_or_else(PoisonError::into_inner);
+            *rests = Some((until, why.clone()));
+        }
+    }
+
+    fn rests(&self) -> Option<Refusal> {
+        let mut rests = self.rests.lock().unwrap_or_else(PoisonError::into_inner);
+        let (until, why) = rests.as_ref()?;
+        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        if left.is_zero() {
+            *rests = None;
+            return None;
+        }
+        match why {
+            // Slow mode may have ended since.
+            Refusal::SlowMode(_) if self.side.rules().slow.is_zero() => None,
+            Refusal::SlowMode(_) => Some(Refusal::SlowMode(left)),
+            _ => Some(Refusal::TooFast(left)),
+        }
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.end();
+        if self.watches {
+            self.side.unwatch();
+        }
+        self.side.leave(self.number);
+    }
+}

@@ -1,0 +1,482 @@
+//! [`Side`]: the people's side of one room on this node: its rules, who stays here, and, if somebody
+//! asks, who is in it over all nodes.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use slab::Slab;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::board::{Ear, EarGuard, NodeId};
+use super::here::SEQ;
+use super::member::Member;
+use super::reactions::Tally;
+use super::roster::{Present, Roster};
+use super::rules::Rules;
+use super::session::Stay;
+use super::wire::{self, Message};
+use super::{Shared, told};
+use crate::relay::aside::Audience;
+use crate::relay::entry::RoomName;
+
+/// How long a side is kept after anybody needed it: longer than the pause between two requests of
+/// one client.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// How long to wait before the board is asked again, when it does not answer.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// In a large room the number of its people changes all the time, and telling it costs a frame for
+/// each of them. So it's told less often the more there are, but this often at least.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
+
+/// A room's people on this node.
+pub(super) struct Side {
+    room: RoomName,
+    shared: Weak<Shared>,
+    rules: Mutex<Rules>,
+    loaded: watch::Sender<bool>,
+    stays: Mutex<Slab<Weak<Stay>>>,
+    watch: Mutex<Watch>,
+    settled: watch::Sender<()>,
+    /// For so many ticks yet, those who don't know who is here are told.
+    newcomers: AtomicU8,
+    pub(super) reactions: Tally,
+    /// Whether it's on the list of those that the next tick visits.
+    stirred: AtomicBool,
+    touched: Mutex<Instant>,
+    ear: Mutex<Option<EarGuard>>,
+}
+
+/// Who is here, if somebody wants to know.
+#[derive(Default)]
+struct Watch {
+    roster: Option<Roster>,
+    /// Sessions that are told.
+    watchers: usize,
+    /// When a node was last heard. It's not taken for dead by an older look at who lives.
+    heard: HashMap<NodeId, Instant>,
+    /// The number told last, and whether it came without names.
+    told: (usize, bool),
+    next_count: Option<Instant>,
+}
+
+impl Side {
+    /// Opens the side of a room: begins to listen and to read its rules.
+    pub(super) fn open(shared: &Arc<Shared>, room: RoomName) -> Arc<Self> {
+        let side = Arc::new(Side {
+            shared: Arc::downgrade(shared),
+            rules: Mutex::default(),
+            // Nobody moderates an inbox.
+            loaded: watch::Sender::new(room.owner().is_some()),
+            stays: Mutex::default(),
+            watch: Mutex::default(),
+            settled: watch::Sender::new(()),
+            newcomers: AtomicU8::new(0),
+            reactions: Tally::default(),
+            stirred: AtomicBool::new(false),
+            touched: Mutex::new(Instant::now()),
+            ear: Mutex::default(),
+            room,
+        });
+        let ear = Arc::new(SideEar(Arc::downgrade(&side)));
+        *lock(&side.ear) = Some(shared.board.listen(&side.room, ear));
+        if !*side.loaded.borrow() {
+            tokio::spawn(load(Arc::downgrade(&side), shared.clone()));
+        }
+        side
+    }
+
+    pub(super) fn room(&self) -> &RoomName {
+        &self.room
+    }
+
+    pub(super) fn touch(&self) {
+        *lock(&self.touched) = Instant::now();
+    }
+
+    /// Whether nobody has needed it for a while.
+    pub(super) fn is_idle(&self, now: Instant) -> bool {
+        if !lock(&self.stays).is_empty() || self.stirred.load(Ordering::Acquire) {
+            self.touch();
+            return false;
+        }
+        now.duration_since(*lock(&self.touched)) >= LINGER
+    }
+
+    pub(super) fn rules(&self) -> MutexGuard<'_, Rules> {
+        lock(&self.rules)
+    }
+
+    /// Whether its rules are known.
+    pub(super) fn is_loaded(&self) -> bool {
+        *self.loaded.borrow()
+    }
+
+    /// Waits until its rules are known.
+    pub(super) async fn loaded(&self) {
+        // The sender lives as long as this.
+        let _ = self.loaded.subscribe().wait_for(|loaded| *loaded).await;
+    }
+
+    /// Its rules may have changed without this node's being told: reads them again.
+    pub(super) fn reload(self: &Arc<Self>, shared: &Arc<Shared>) {
+        if self.room.owner().is_none() {
+            tokio::spawn(load(Arc::downgrade(self), shared.clone()));
+        }
+    }
+
+    /// Somebody comes; the number is for [`Side::leave`].
+    pub(super) fn enter(&self, stay: Weak<Stay>) -> usize {
+        lock(&self.stays).insert(stay)
+    }
+
+    pub(super) fn leave(&self, number: usize) {
+        let mut stays = lock(&self.stays);
+        stays.try_remove(number);
+        if stays.is_empty() {
+            *stays = Slab::new();
+            self.touch();
+        }
+    }
+
+    /// The stays of one user here.
+    pub(super) fn stays_of(&self, user: &str) -> Vec<Arc<Stay>> {
+        let stays = lock(&self.stays);
+        let stays = stays.iter().filter_map(|(_, stay)| stay.upgrade());
+        stays.filter(|stay| stay.user() == Some(user)).collect()
+    }
+
+    /// All stays of known users here.
+    pub(super) fn stays(&self) -> Vec<Arc<Stay>> {
+        let stays = lock(&self.stays);
+        stays.iter().filter_map(|(_, stay)| stay.upgrade()).collect()
+    }
+
+    /// Has the next tick visit it.
+    pub(super) fn stir(self: &Arc<Self>) {
+        if !self.stirred.swap(true, Ordering::AcqRel)
+            && let Some(shared) = self.shared.upgrade()
+        {
+            shared.stirred().push(self.clone());
+        }
+    }
+
+    /// One more session is to be told who is here.
+    pub(super) fn watch(self: &Arc<Self>, shared: &Arc<Shared>) {
+        lock(&self.watch).watchers += 1;
+        self.open_roster(shared);
+    }
+
+    /// One less.
+    pub(super) fn unwatch(&self) {
+        lock(&self.watch).watchers -= 1;
+        self.touch();
+    }
+
+    /// A watcher takes its seat about now.
+    pub(super) fn welcome(self: &Arc<Self>) {
+        // Two ticks: the first may come before the seat is taken.
+        self.newcomers.store(2, Ordering::Release);
+        self.stir();
+    }
+
+    fn open_roster(self: &Arc<Self>, shared: &Arc<Shared>) {
+        let mut watch = lock(&self.watch);
+        if watch.roster.is_none() {
+            watch.roster = Some(Roster::default());
+            drop(watch);
+            self.reread(shared);
+        }
+    }
+
+    /// Everybody here, at most so many, and how many there are. Waits until it's known.
+    pub(super) async fn present(self: &Arc<Self>, shared: &Arc<Shared>, limit: usize) -> (Vec<Present>, usize) {
+        self.open_roster(shared);
+        let mut settled = self.settled.subscribe();
+        let mut nodes = shared.nodes.subscribe();
+        loop {
+            settled.mark_unchanged();
+            nodes.mark_unchanged();
+            let are_nodes_known = shared.nodes.borrow().as_of.is_some();
+            {
+                let watch = lock(&self.watch);
+                if let Some(roster) = watch.roster.as_ref()
+                    && are_nodes_known
+                    && roster.is_settled()
+                {
+                    return (roster.present(limit), roster.count());
+                }
+            }
+            tokio::select! {
+                _ = settled.changed() => {}
+                _ = nodes.changed() => {}
+            }
+            self.open_roster(shared);
+        }
+    }
+
+    /// Reads every living node's people anew.
+    pub(super) fn reread(self: &Arc<Self>, shared: &Arc<Shared>) {
+        let living: Vec<NodeId> = shared.living();
+        for node in living {
+            self.read(shared, &node);
+        }
+    }
+
+    fn read(self: &Arc<Self>, shared: &Arc<Shared>, node: &NodeId) {
+        let mut watch = lock(&self.watch);
+        let begins = watch.roster.as_mut().is_some_and(|roster| roster.begin_reading(node));
+        if begins {
+            tokio::spawn(read(Arc::downgrade(self), shared.clone(), node.clone()));
+        }
+    }
+
+    /// Holds the roster against who lives: nodes it doesn't know are read, dead ones dropped.
+    pub(super) fn on_beat(self: &Arc<Self>, shared: &Arc<Shared>, living: &[NodeId], as_of: Instant) {
+        let mut unknown = Vec::new();
+        {
+            let mut watch = lock(&self.watch);
+            let watch = &mut *watch;
+            let Some(roster) = &mut watch.roster else {
+                return;
+            };
+            if watch.watchers == 0 && now_idle(&self.touched) {
+                // Nobody has asked for a while.
+                watch.roster = None;
+                watch.heard.clear();
+                return;
+            }
+            let dead: Vec<NodeId> = roster
+                .nodes()
+                .filter(|node| !living.contains(node))
+                .filter(|node| watch.heard.get(node).is_none_or(|heard| *heard < as_of))
+                .cloned()
+                .collect();
+            for node in &dead {
+                roster.drop_node(node);
+                watch.heard.remove(node);
+            }
+            if !dead.is_empty() {
+                self.settled.send_replace(());
+                self.stir();
+            }
+            let known = |node: &&NodeId| roster.nodes().any(|other| other == *node);
+            unknown.extend(living.iter().filter(|node| !known(node)).cloned());
+        }
+        for node in unknown {
+            self.read(shared, &node);
+        }
+    }
+
+    /// Whether somebody wants to know who is here.
+    pub(super) fn is_watched(&self) -> bool {
+        lock(&self.watch).roster.is_some()
+    }
+
+    /// Tells what has changed since the last tick.
+    pub(super) fn tick(self: &Arc<Self>, shared: &Arc<Shared>, now: Instant) {
+        self.stirred.store(false, Ordering::Release);
+        self.reactions.flush(self, shared);
+        let limit = shared.settings.presence_limit;
+        let newcomers = self.newcomers.load(Ordering::Acquire);
+        let mut asides = Vec::new();
+        let mut again = newcomers > 1;
+        {
+            let mut watch = lock(&self.watch);
+            let watch = &mut *watch;
+            let Some(roster) = &mut watch.roster else {
+                return;
+            };
+            if !roster.is_settled() || shared.nodes.borrow().as_of.is_none() {
+                // Whoever came or went is told when it's known; reading stirs again.
+                return;
+            }
+            if watch.watchers == 0 {
+                roster.take_moves();
+                return;
+            }
+            let (room, count) = (&self.room, roster.count());
+            let is_large = count > limit;
+            if is_large {
+                if newcomers > 0 {
+                    asides.push(told::count(room, count, Audience::Newcomers));
+                }
+                let is_due = watch.next_count.is_none_or(|due| due <= now);
+                if watch.told.0 != count && is_due {
+                    roster.take_moves();
+                    asides.push(told::count(room, count, Audience::Watchers));
+                    watch.told = (count, true);
+                    let share = u32::try_from(count / limit.max(1)).unwrap_or(u32::MAX);
+                    let pause = super::TICK.saturating_mul(share).min(COUNT_EVERY);
+                    watch.next_count = Some(now + pause);
+                } else {
+                    again |= watch.told.0 != count;
+                }
+            } else {
+                let moves = roster.take_moves();
+                let is_change = !moves.joined.is_empty() || !moves.left.is_empty();
+                let everybody = |audience| told::everybody(room, roster.present(limit), audience);
+                if watch.told.1 {
+                    // They were told numbers only.
+                    asides.push(everybody(Audience::Watchers));
+                } else if is_change {
+                    asides.push(told::moves(room, &moves));
+                }
+                if newcomers > 0 || is_change {
+                    asides.push(everybody(Audience::Newcomers));
+                }
+                watch.told = (count, false);
+            }
+        }
+        self.newcomers.store(newcomers.saturating_sub(1), Ordering::Release);
+        for aside in asides {
+            shared.relay.tell(&self.room, Arc::new(aside));
+        }
+        if again {
+            self.stir();
+        }
+    }
+
+    fn hear(self: &Arc<Self>, shared: &Arc<Shared>, message: &[u8]) {
+        match Message::decode(message) {
+            Some(Message::Ephemeral { except, json }) => {
+                let own = shared.own();
+                let except = except.filter(|(node, _)| node == own.as_str());
+                let aside = told::ephemeral(json, except.map(|(_, number)| number));
+                shared.relay.tell(&self.room, Arc::new(aside));
+            }
+            Some(Message::Reactions { counts, totals }) => {
+                let aside = told::reactions(&self.room, &counts, &totals);
+                shared.relay.tell(&self.room, Arc::new(aside));
+            }
+            Some(Message::Presence { node, seq, set, removed }) => {
+                let node = NodeId::new(&node);
+                let has_gap = {
+                    let mut watch = lock(&self.watch);
+                    let watch = &mut *watch;
+                    let Some(roster) = &mut watch.roster else {
+                        return;
+                    };
+                    watch.heard.insert(node.clone(), Instant::now());
+                    roster.apply(&node, wire::delta(seq, set, removed))
+                };
+                if has_gap {
+                    tokio::spawn(read(Arc::downgrade(self), shared.clone(), node));
+                }
+                self.stir();
+            }
+            Some(Message::Unknown) | None => {}
+        }
+    }
+}
+
+/// A listening ear. It must not keep its side alive, which keeps it.
+struct SideEar(Weak<Side>);
+
+impl SideEar {
+    fn side(&self) -> Option<(Arc<Side>, Arc<Shared>)> {
+        let side = self.0.upgrade()?;
+        let shared = side.shared.upgrade()?;
+        Some((side, shared))
+    }
+}
+
+impl Ear for SideEar {
+    fn on_listening(&self) {
+        if let Some((side, shared)) = self.side() {
+            side.reread(&shared);
+        }
+    }
+
+    fn on_message(&self, message: Bytes) {
+        if let Some((side, shared)) = self.side() {
+            side.hear(&shared, &message);
+        }
+    }
+}
+
+/// Reads a room's rules, however long that takes.
+async fn load(side: Weak<Side>, shared: Arc<Shared>) {
+    // An act between the reading and the following would be missed.
+    let mut audits = shared.audits.subscribe();
+    let _ = audits.wait_for(|follows| *follows).await;
+    loop {
+        let Some(room) = side.upgrade().map(|side| side.room.clone()) else {
+            return;
+        };
+        match shared.board.rules(&room).await {
+            Ok(rules) => {
+                if let Some(side) = side.upgrade() {
+                    *side.rules() = Rules::read(rules);
+                    side.loaded.send_replace(true);
+                    super::audit::enforce(&side);
+                }
+                return;
+            }
+            Err(error) => {
+                tracing::debug!(%room, %error, "cannot read a room's rules");
+                sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// Reads a node's people in a room, however long that takes.
+async fn read(side: Weak<Side>, shared: Arc<Shared>, node: NodeId) {
+    loop {
+        let Some(room) = side.upgrade().map(|side| side.room.clone()) else {
+            return;
+        };
+        match shared.board.members(&room, &node).await {
+            Ok(records) => {
+                let Some(side) = side.upgrade() else {
+                    return;
+                };
+                let again = {
+                    let mut watch = lock(&side.watch);
+                    watch.roster.as_mut().is_some_and(|roster| {
+                        let (members, upto) = members(records);
+                        roster.end_reading(&node, members, upto)
+                    })
+                };
+                if !again {
+                    side.settled.send_replace(());
+                    side.stir();
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%room, %node, %error, "cannot read a node's people");
+                sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// What a node has written of a room: its people, and the number of its last change.
+fn members(records: Vec<(String, Bytes)>) -> (Vec<(Arc<str>, Member)>, u64) {
+    let mut upto = 0;
+    let mut members = Vec::with_capacity(records.len());
+    for (user, record) in records {
+        if user == SEQ {
+            let seq = std::str::from_utf8(&record).ok();
+            upto = seq.and_then(|seq| seq.parse().ok()).unwrap_or(0);
+        } else if let Some(member) = Member::read(&record) {
+            members.push((Arc::from(user), member));
+        }
+    }
+    (members, upto)
+}
+
+fn now_idle(touched: &Mutex<Instant>) -> bool {
+    lock(touched).elapsed() >= LINGER
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
