@@ -15,7 +15,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 /// Adds the relay's numbers to the metrics page.
 pub fn register(state: &FrontendState) {
-    let collector = Box::new(relay::RelayCollector(state.relay.clone()));
+    let collector = Box::new(relay::RelayCollector(state.relay().clone()));
     state
         .metrics
         .register(|registry| registry.register_collector(collector));
@@ -31,7 +31,7 @@ pub(crate) async fn ready(State(state): State<Arc<FrontendState>>) -> Result<Res
     if state.drain.began() {
         return Err(ApiError::draining());
     }
-    match state.relay.health() {
+    match state.relay().health() {
         Ok(()) => Ok(status("ready")),
         // Whatever Redis said, to a balancer it's the same: not now.
         Err(error) => Err(ApiError::new(503, error.code(), error.to_string())),

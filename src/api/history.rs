@@ -2,12 +2,12 @@
 
 use std::str::FromStr;
 
-use axum::http::Uri;
+use axum::http::request::Parts;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, VARY};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
-use crate::frontend::{self, ApiError, FrontendState, json};
+use crate::frontend::{self, ApiError, FrontendState, identify, json};
 use crate::relay::entry::{EntryId, RoomName};
 use crate::relay::hub::{HistoryPage, HistoryQuery};
 
@@ -26,14 +26,11 @@ struct Query {
 pub(crate) async fn page(
     state: &FrontendState,
     room: &RoomName,
-    uri: &Uri,
+    parts: &Parts,
 ) -> Result<Response, ApiError> {
-    let query = parse(&frontend::query(uri)?, state.settings.history_limit)?;
-    let page = state
-        .relay
-        .history(room, query)
-        .await
-        .map_err(|error| ApiError::from(&error))?;
+    let query = parse(&frontend::query(&parts.uri)?, state.settings.history_limit)?;
+    let identity = identify::request(state, parts).await?;
+    let page = state.people.history(&identity, room, query).await?;
     let headers = [
         (CONTENT_TYPE, "application/json"),
         (CACHE_CONTROL, "no-store"),
@@ -89,6 +86,7 @@ fn body(room: &RoomName, page: &HistoryPage) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::Uri;
     use crate::relay::entry::Entry;
     use bytes::Bytes;
 

@@ -1,4 +1,4 @@
-//! `POST /rooms/{room}`: publish one entry.
+//! `POST /rooms/{room}` and `POST /users/{user}`: publish one entry.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Body as HttpBody;
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -13,11 +14,12 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
 use tokio::time::timeout;
 
+use super::people::user_of;
 use crate::frontend::json::{self, FieldList};
-use crate::frontend::{ApiError, FrontendState, room_of};
-use crate::relay::connection::Publish;
+use crate::auth::{Identity, UserName};
+use crate::frontend::{ApiError, FrontendState, identify, room_of};
+use crate::people::Refusal;
 use crate::relay::entry::{EntryId, Fields, RoomName};
-use crate::relay::log::AppendError;
 
 /// Longest idempotency key, in bytes: room for any UUID, hash or URL.
 const KEY_MAX: usize = 256;
@@ -30,47 +32,96 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 struct Body {
     message: Option<String>,
     fields: Option<FieldList>,
+    #[serde(default)]
+    ephemeral: bool,
 }
 
-/// Publishes, and answers with the entry's ID.
-pub(crate) async fn publish(
+/// Publishes into a room, and answers with the entry's ID.
+pub(crate) async fn to_room(
     State(state): State<Arc<FrontendState>>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
+    let room = room_of(&parts.uri)?;
+    one(&state, &parts, body, room).await
+}
+
+/// The same to a user, on every device of theirs.
+pub(crate) async fn to_user(
+    State(state): State<Arc<FrontendState>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let user = user_of(&parts.uri)?;
+    one(&state, &parts, body, user.room().clone()).await
+}
+
+async fn one(
+    state: &FrontendState,
+    parts: &Parts,
+    body: HttpBody,
+    room: RoomName,
+) -> Result<Response, ApiError> {
     let settings = &state.settings;
     settings.allowed_origins.check(&parts.headers)?;
-    let room = room_of(&parts.uri)?;
+    let identity = identify::request(state, parts).await?;
     let key = key(&parts.headers)?;
     let is_json = is_json(&parts.headers)?;
     let body = read(&parts.headers, body, settings.max_frame).await?;
-    let fields = if is_json {
+    let message = if is_json {
         from_json(&body, settings.max_fields)?
     } else {
-        Box::new([(Bytes::from_static(b"message"), body)])
+        Message::of(Box::new([(Bytes::from_static(b"message"), body)]))
     };
-    match state
-        .relay
-        .publish(Publish {
-            key,
-            ..Publish::new(room.clone(), fields)
-        })
-        .await
-    {
-        Ok(id) => Ok(created(&room, id)),
-        Err(error) => Err(refusal(&error)),
+    let id = deliver(state, &identity, &room, &message, key).await?;
+    Ok(created(&room, id))
+}
+
+/// What a body asks to be published.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Message {
+    pub(super) fields: Fields,
+    pub(super) ephemeral: bool,
+}
+
+impl Message {
+    fn of(fields: Fields) -> Self {
+        Message {
+            fields,
+            ephemeral: false,
+        }
     }
 }
 
-fn created(room: &RoomName, id: EntryId) -> Response {
+/// Publishes; what is ephemeral has no ID.
+pub(super) async fn deliver(
+    state: &FrontendState,
+    identity: &Identity,
+    room: &RoomName,
+    message: &Message,
+    key: Option<Bytes>,
+) -> Result<Option<EntryId>, Refusal> {
+    let fields = message.fields.clone();
+    if message.ephemeral {
+        let user = identity.user().map(UserName::as_str);
+        let shown = json::ephemeral_json(room, user, &fields);
+        state.people.whisper(identity, room, fields, shown).await?;
+        return Ok(None);
+    }
+    let id = state.people.publish(identity, room, fields, key).await?;
+    Ok(Some(id))
+}
+
+fn created(room: &RoomName, id: Option<EntryId>) -> Response {
     let mut out = b"{\"room\":".to_vec();
     json::value(&mut out, room.as_str());
-    out.extend_from_slice(format!(",\"id\":\"{id}\"}}\n").as_bytes());
+    let id = id.map_or("null".to_owned(), |id| format!("\"{id}\""));
+    out.extend_from_slice(format!(",\"id\":{id}}}\n").as_bytes());
     let headers = [(CONTENT_TYPE, "application/json")];
     (StatusCode::CREATED, headers, out).into_response()
 }
 
-fn key(headers: &HeaderMap) -> Result<Option<Bytes>, ApiError> {
+pub(super) fn key(headers: &HeaderMap) -> Result<Option<Bytes>, ApiError> {
     match headers.get("idempotency-key").map(|key| key.as_bytes()) {
         None => Ok(None),
         Some(key) if (1..=KEY_MAX).contains(&key.len()) => Ok(Some(Bytes::copy_from_slice(key))),
@@ -98,7 +149,7 @@ fn is_json(headers: &HeaderMap) -> Result<bool, ApiError> {
     Ok(kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
-async fn read(headers: &HeaderMap, body: HttpBody, most: usize) -> Result<Bytes, ApiError> {
+pub(super) async fn read(headers: &HeaderMap, body: HttpBody, most: usize) -> Result<Bytes, ApiError> {
     let too_large = || {
         ApiError::new(
             413,
@@ -123,62 +174,55 @@ async fn read(headers: &HeaderMap, body: HttpBody, most: usize) -> Result<Bytes,
     }
 }
 
-fn from_json(body: &[u8], max_fields: usize) -> Result<Fields, ApiError> {
-    let publish: Body = serde_json::from_slice(body).map_err(|error| {
+fn from_json(body: &[u8], max_fields: usize) -> Result<Message, ApiError> {
+    let body: Body = serde_json::from_slice(body).map_err(|error| {
         ApiError::new(
             400,
             "bad_json",
             format!("a JSON body is {{\"message\":\"…\"}} or {{\"fields\":{{\"name\":\"value\"}}}}: {error}"),
         )
     })?;
-    match (publish.message, publish.fields) {
-        (Some(message), None) => Ok(Box::new([(
-            Bytes::from_static(b"message"),
-            Bytes::from(message),
-        )])),
-        (None, Some(FieldList(fields))) => {
-            if (1..=max_fields).contains(&fields.len()) {
-                Ok(fields.into())
-            } else {
-                Err(ApiError::bad_request(format!(
-                    "fields has 1 to {max_fields} of them; see --max-fields"
-                )))
-            }
-        }
-        _ => Err(ApiError::bad_request(
-            "a JSON body has either message or fields",
-        )),
-    }
+    message(body.message, body.fields, body.ephemeral, max_fields)
 }
 
-fn refusal(error: &AppendError) -> ApiError {
-    match error {
-        AppendError::Refused(why) => ApiError {
-            message: error.to_string(),
-            ..ApiError::from(why)
-        },
-        AppendError::TooFast { .. } => ApiError::new(429, "too_fast", error.to_string()),
-        AppendError::Unknown(why) => ApiError::new(
-            504,
-            "unknown_outcome",
-            format!(
-                "the message may or may not have been stored ({why}); repeat with the same Idempotency-Key"
-            ),
-        ),
-        AppendError::NotReplicated(_) => ApiError::new(504, "not_replicated", error.to_string()),
-    }
+/// A message or fields, as every JSON body has them.
+pub(super) fn message(
+    message: Option<String>,
+    fields: Option<FieldList>,
+    ephemeral: bool,
+    max_fields: usize,
+) -> Result<Message, ApiError> {
+    let fields = match (message, fields) {
+        (Some(message), None) => {
+            Box::new([(Bytes::from_static(b"message"), Bytes::from(message))])
+        }
+        (None, Some(FieldList(fields))) => {
+            if !(1..=max_fields).contains(&fields.len()) {
+                return Err(ApiError::bad_request(format!(
+                    "fields has 1 to {max_fields} of them; see --max-fields"
+                )));
+            }
+            fields.into()
+        }
+        _ => {
+            return Err(ApiError::bad_request(
+                "a JSON body has either message or fields",
+            ));
+        }
+    };
+    Ok(Message { fields, ephemeral })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::relay::log::LogError;
+    use crate::relay::log::{AppendError, LogError};
 
     fn check_json(body: &str, want: Result<&[(&str, &str)], &str>) {
         let got = from_json(body.as_bytes(), 2);
         match want {
             Ok(pairs) => {
-                let got = got.unwrap();
+                let got = got.unwrap().fields;
                 let got: Vec<(&[u8], &[u8])> = got.iter().map(|(n, v)| (&n[..], &v[..])).collect();
                 let want: Vec<(&[u8], &[u8])> = pairs
                     .iter()
@@ -260,7 +304,7 @@ mod tests {
     #[test]
     fn refusals() {
         let check = |error: AppendError, status: u16, code: &str| {
-            let error = refusal(&error);
+            let error = ApiError::from(&error);
             assert_eq!((error.status.as_u16(), error.code), (status, code));
             error.message
         };

@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 
 use crate::api;
 use crate::frontend::{
@@ -30,7 +30,13 @@ This is tailcast: every room is a Redis stream, and whoever is in it gets every 
 pub fn router(state: Arc<FrontendState>) -> Router {
     Router::new()
         .route("/", get(root))
-        .route("/rooms/{room}", get(room).post(api::publish::publish))
+        .route("/rooms", get(api::people::rooms))
+        .route("/rooms/{room}", get(room).post(api::publish::to_room))
+        .route("/rooms/{room}/presence", get(api::people::presence))
+        .route("/rooms/{room}/moderation", post(api::people::moderate))
+        .route("/users/{user}", get(api::people::user).post(api::publish::to_user))
+        .route("/publish", post(api::many::publish_to_many))
+        .route("/nodes", get(api::people::nodes))
         .route("/health/live", get(ops::live))
         .route("/health/ready", get(ops::ready))
         .route("/metrics", get(ops::metrics))
@@ -76,7 +82,7 @@ async fn room(
             return frontend::events(state, &mut parts, query, room).await;
         }
     }
-    api::history::page(&state, &room, &parts.uri).await
+    api::history::page(&state, &room, &parts).await
 }
 
 async fn not_found() -> ApiError {
