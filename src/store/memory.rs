@@ -4,6 +4,7 @@
 //! the process. What people do to a Redis behind a relay's back (DEL, XTRIM, XDEL, XADD with an ID
 //! of one's own, a failover) has a method here, so that a test can do it too.
 
+mod board;
 mod stream;
 
 use std::collections::{HashMap, VecDeque};
@@ -60,7 +61,8 @@ impl Default for Settings {
     }
 }
 
-/// A [`Log`] in memory. Clones share the streams.
+/// A [`Log`] in memory, and a [`Board`](crate::people::board::Board). Clones share the streams, and
+/// are each good for one node of many.
 #[derive(Clone)]
 pub struct MemoryLog {
     shared: Arc<Shared>,
@@ -77,6 +79,7 @@ struct Shared {
 struct Streams {
     rooms: HashMap<RoomName, Stream>,
     seen: Seen,
+    board: board::State,
     /// One bell per tail: rung when its room changes. Apart from the streams, because a tail waits
     /// for rooms that don't exist yet, too.
     bells: HashMap<RoomName, SmallVec<[Arc<Notify>; 1]>>,
@@ -161,7 +164,11 @@ impl MemoryLog {
     /// try again.
     pub fn set_failing(&self, error: Option<LogError>) {
         let (_, mut streams) = self.shared.lock();
+        let back = streams.failing.is_some() && error.is_none();
         streams.failing = error;
+        if back {
+            streams.board.reconnected();
+        }
         streams
             .bells
             .values()

@@ -15,7 +15,7 @@ const RULES: [(&str, &[&str]); 10] = [
     ("metrics", &[]),
     ("drain", &[]),
     ("relay", &["relay"]),
-    ("store", &["store", "relay"]),
+    ("store", &["store", "relay", "people"]),
     (
         "frontend/ws",
         &["frontend::ws", "frontend", "relay", "metrics", "drain"],

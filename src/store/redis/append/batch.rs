@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value};
 use tokio::time::Instant;
@@ -11,7 +11,7 @@ use super::queue::Pending;
 use crate::relay::entry::{EntryId, RoomName};
 use crate::relay::log::{AppendError, LogError};
 use crate::store::redis::keys::Keys;
-use crate::store::redis::{Durability, Retention, Settings, reply};
+use crate::store::redis::{Durability, Retention, Settings, millis, reply};
 
 /// Stores once per key. If remembering the ID fails (an ACL without SET), the entry is stored and
 /// a repeat would store it again: that is not to be called a success, nor a refusal.
@@ -146,18 +146,8 @@ impl Plan {
                 command
             }
         };
-        match self.keep {
-            Retention::All => {}
-            Retention::Entries(most) => {
-                command.arg("MAXLEN").arg("~").arg(most);
-            }
-            Retention::Age(age) => {
-                let oldest = SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .unwrap_or_default()
-                    .saturating_sub(age);
-                command.arg("MINID").arg("~").arg(millis(oldest));
-            }
+        if let Some((kind, threshold)) = self.keep.threshold() {
+            command.arg(kind).arg("~").arg(threshold);
         }
         command.arg("*");
         for (name, value) in &append.fields {
@@ -183,10 +173,6 @@ impl Plan {
         self.expiries.insert(room.clone(), now + every);
         Some(after)
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Errors that pass by themselves. The replies carry them, so nothing was executed.
