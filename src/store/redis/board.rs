@@ -67,15 +67,17 @@ impl Connections {
     }
 
     /// Asks a pipeline. Scripts that the server does not have are loaded, and then it's asked
-    /// again: scripts do no harm twice.
+    /// again: a lone one was not executed, and several may be repeated.
     async fn ask(&self, pipe: &Pipeline, repeat: Repeat) -> Result<Vec<Value>, LogError> {
         let values = self.commands.all(pipe, TIMEOUT, repeat).await?;
         let missing =
             |value: &Value| matches!(value, Value::ServerError(e) if e.code() == "NOSCRIPT");
-        if repeat == Repeat::Never || !values.iter().any(missing) {
+        let again = repeat == Repeat::Safe || pipe.len() == 1;
+        if !again || !values.iter().any(missing) {
             return Ok(values);
         }
-        let loaded = self.commands.all(&script::load(), TIMEOUT, repeat).await?;
+        let load = script::load();
+        let loaded = self.commands.all(&load, TIMEOUT, Repeat::Safe).await?;
         reply::all_well(loaded)?;
         self.commands.all(pipe, TIMEOUT, repeat).await
     }
@@ -152,27 +154,25 @@ impl Connections {
         rules: &[(String, Option<String>)],
         record: &Fields,
     ) -> Result<EntryId, LogError> {
-        let policy = self.keys.policy(room);
-        let mut pipe = Pipeline::with_capacity(rules.len() + 3);
-        pipe.cmd("MULTI");
-        for (name, value) in rules {
-            match value {
-                Some(value) => pipe.cmd("HSET").arg(&policy).arg(name).arg(value),
-                None => pipe.cmd("HDEL").arg(&policy).arg(name),
-            };
-        }
-        pipe.cmd("XADD")
-            .arg(self.keys.room(&RoomName::audit()).as_ref());
-        pipe.arg("MAXLEN").arg("~").arg(AUDIT_KEPT).arg("*");
+        let mut pipe = Pipeline::with_capacity(1);
+        script::ACT
+            .call(&mut pipe)
+            .arg(self.keys.policy(room))
+            .arg(self.keys.room(&RoomName::audit()).as_ref())
+            .arg(AUDIT_KEPT)
+            .arg(record.len());
         for (name, value) in record {
             pipe.arg(name.as_ref()).arg(value.as_ref());
         }
-        pipe.cmd("EXEC");
+        for (name, value) in rules {
+            match value {
+                Some(value) => pipe.arg("1").arg(name).arg(value),
+                None => pipe.arg("0").arg(name).arg(""),
+            };
+        }
         // Sent twice it would be recorded twice.
-        let values = self.commands.all(&pipe, TIMEOUT, Repeat::Never).await?;
-        reply::all_well(values.clone())?;
-        let done = reply::list(values.into_iter().next_back().unwrap_or(Value::Nil))?;
-        reply::entry_id(done.last().unwrap_or(&Value::Nil))
+        let mut values = self.ask(&pipe, Repeat::Never).await?;
+        reply::entry_id(&reply::check(values.pop().unwrap_or(Value::Nil))?)
     }
 
     async fn count(&self, room: &RoomName, counts: &[(String, u64)]) -> Result<Vec<u64>, LogError> {

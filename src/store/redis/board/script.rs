@@ -1,7 +1,7 @@
 //! The scripts: what must be looked at and changed in one step.
 //!
-//! They name keys of their own making, which a cluster forbids: all nodes share one server. Each
-//! does no harm if it runs twice, so one whose answer was lost is simply sent again.
+//! They name keys of their own making, which a cluster forbids: all nodes share one server. All but
+//! [`ACT`] do no harm if they run twice, so one whose answer was lost is simply sent again.
 
 use std::sync::LazyLock;
 
@@ -32,8 +32,8 @@ macro_rules! script {
 
 /// Loads them all.
 pub(super) fn load() -> Pipeline {
-    let mut pipe = Pipeline::with_capacity(4);
-    for script in [&BEAT, &WRITE, &EMPTY, &FINISH] {
+    let mut pipe = Pipeline::with_capacity(5);
+    for script in [&BEAT, &ACT, &WRITE, &EMPTY, &FINISH] {
         pipe.cmd("SCRIPT").arg("LOAD").arg(script.text);
     }
     pipe
@@ -50,6 +50,21 @@ local old = redis.call('GET', ARGV[1]) \
 local birth = old and string.sub(old, 1, 16) or ARGV[2] \
 redis.call('SET', ARGV[1], birth .. ARGV[3], 'PX', ARGV[4]) \
 return birth"
+}
+
+script! {
+    /// Records an act, then changes the rules: what fails, fails in the first step. ARGV: the key of
+    /// the rules, the stream, how many entries it keeps, how many fields the record has, these, and
+    /// for each rule whether it's set, its name and its value. Answers the record's ID.
+    ACT, "\
+local rules, stream, kept, count = unpack(ARGV, 1, 4) \
+local last = 4 + 2 * tonumber(count) \
+local id = redis.call('XADD', stream, 'MAXLEN', '~', kept, '*', unpack(ARGV, 5, last)) \
+for at = last + 1, #ARGV, 3 do \
+  if ARGV[at] == '1' then redis.call('HSET', rules, ARGV[at + 1], ARGV[at + 2]) \
+  else redis.call('HDEL', rules, ARGV[at + 1]) end \
+end \
+return id"
 }
 
 /// What [`WRITE`] and [`EMPTY`] share. A user is in the room as long as any node has them there,
