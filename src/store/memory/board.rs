@@ -373,3 +373,6 @@ impl Streams {
             .map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -252,6 +252,10 @@ pub(crate) fn fuzz(value: &Value) {
     let _ = check(value.clone());
     let _ = entries(value.clone());
     let _ = stream_state(value.clone());
+    let _ = scanned(value.clone());
+    let _ = pairs(value.clone());
+    let _ = text(value.clone());
+    let _ = all_well(vec![value.clone()]);
     let last = stream(value.clone());
     match streams(value.clone()) {
         Ok(mut streams) => {
@@ -384,5 +388,26 @@ mod tests {
         let none = "$11\r\nfirst-entry\r\n$-1\r\n";
         assert_eq!(state(format!("*8\r\n{head}{added}{none}")), Some(want));
         assert_eq!(state("-ERR no such key\r\n".to_owned()), None);
+    }
+
+    #[test]
+    fn pages_and_transactions() {
+        let page = "*2\r\n$2\r\n17\r\n*2\r\n$1\r\na\r\n$1\r\nb\r\n";
+        let (cursor, found) = scanned(parse(page)).unwrap();
+        assert_eq!((cursor, pairs(found).unwrap().len()), (17, 1));
+        for wire in [":1\r\n", "*1\r\n$1\r\n0\r\n", "*2\r\n$1\r\nx\r\n*0\r\n"] {
+            assert!(scanned(parse(wire)).is_err(), "{wire}");
+        }
+        let well = |wires: &[&str]| all_well(wires.iter().map(|wire| parse(wire)).collect());
+        let (queued, oom) = ("+QUEUED\r\n", "-OOM command not allowed\r\n");
+        let abort = "-EXECABORT Transaction discarded because of previous errors.\r\n";
+        assert_eq!(well(&["+OK\r\n", queued, "*1\r\n:1\r\n"]), Ok(()));
+        assert_eq!(
+            well(&[queued, oom, abort]).unwrap_err().code(),
+            "redis_full"
+        );
+        assert_eq!(well(&[abort]).unwrap_err().code(), "redis_error");
+        let inside = "*2\r\n:1\r\n-WRONGTYPE Operation\r\n";
+        assert_eq!(well(&[queued, inside]), Err(LogError::WrongType));
     }
 }

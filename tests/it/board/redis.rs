@@ -231,3 +231,95 @@ async fn survives_a_restart_and_a_killed_connection() {
     assert_eq!(users(&*one, &here, &node).await, ["ann", "bob", "cy"]);
     assert_eq!(noticed(&*one, &here).await, ["+ann", "+bob", "+cy"]);
 }
+
+/// Not a test: what Redis spends on 100,000 people joining one room within a minute, on three nodes
+/// that write every 250 ms. Run it by its name, with `--ignored --nocapture`.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn cost_of_joins() {
+    const NODES: usize = 3;
+    const PER_TICK: usize = 139;
+    let server = RedisServer::start();
+    let here = room("big");
+    for notices in [false, true] {
+        let nodes: Vec<_> = (0..NODES)
+            .map(|n| (board(&server, ""), NodeId::new(&format!("{notices}{n}"))))
+            .collect();
+        let _ears: Vec<_> = nodes
+            .iter()
+            .map(|(b, _)| Notes::listen(&**b, &here))
+            .collect();
+        for (board, node) in &nodes {
+            beat(&**board, node, LONG).await;
+        }
+        server.cli(&["CONFIG", "RESETSTAT"]);
+        server.cli(&["CONFIG", "SET", "slowlog-log-slower-than", "5000"]);
+        server.cli(&["SLOWLOG", "RESET"]);
+        let cpu = || -> f64 {
+            let info = server.cli(&["INFO", "cpu"]);
+            let field = |name: &str| -> f64 {
+                let line = info.lines().find(|line| line.starts_with(name)).unwrap();
+                line.split(':').nth(1).unwrap().trim().parse().unwrap()
+            };
+            field("used_cpu_sys:") + field("used_cpu_user:")
+        };
+        let (before, started) = (cpu(), Instant::now());
+        let mut size = 0;
+        let mut ticks = tokio::time::interval(Duration::from_millis(250));
+        while started.elapsed() < Duration::from_secs(15) {
+            ticks.tick().await;
+            for (board, node) in &nodes {
+                let users: Vec<_> = (size..size + PER_TICK)
+                    .map(|n| format!("user{n}@{node}"))
+                    .collect();
+                let users: Vec<&str> = users.iter().map(String::as_str).collect();
+                let mut changes = vec![change(&here, &users, &[], (size + PER_TICK) as u64)];
+                changes.extend(
+                    users
+                        .iter()
+                        .map(|u| Change::User(u.to_string(), Some(text(&"r".repeat(80))))),
+                );
+                board.write(node, changes, notices).await.unwrap();
+            }
+            size += PER_TICK;
+        }
+        let (spent, took) = (cpu() - before, started.elapsed().as_secs_f64());
+        let joins = (size * NODES) as f64 / took;
+        println!(
+            "notices {notices}: {joins:.0} joins/s, {:.2} % of a core",
+            100.0 * spent / took
+        );
+        for (board, node) in &nodes {
+            board.retire(node).await.unwrap();
+            let burying = Instant::now();
+            assert!(board.bury(node, notices).await.unwrap());
+            println!("buried {size} people in {:?}", burying.elapsed());
+        }
+        println!("steps over 5 ms: {}", server.cli(&["SLOWLOG", "LEN"]));
+    }
+}
+
+/// Not a test: how long 100,000 ears take.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn cost_of_ears() {
+    let server = RedisServer::start();
+    let one = board(&server, "");
+    let started = Instant::now();
+    let rooms: Vec<_> = (0..100_000).map(|n| room(&format!("room {n}"))).collect();
+    let ears: Vec<_> = rooms
+        .iter()
+        .map(|room| Notes::listen(&*one, room))
+        .collect();
+    let listening = |times| ears.iter().all(|(ear, _)| ear.listening() == times);
+    until("all listen", || listening(1)).await;
+    println!("100,000 ears listen after {:?}", started.elapsed());
+    server.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    let started = Instant::now();
+    until("all listen again", || listening(2)).await;
+    println!("and again after {:?}", started.elapsed());
+    println!(
+        "{}",
+        server.cli(&["INFO", "memory"]).lines().nth(1).unwrap()
+    );
+}

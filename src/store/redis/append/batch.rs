@@ -293,7 +293,7 @@ mod tests {
 
     use super::super::queue::Queue;
     use super::*;
-    use crate::relay::log::Append;
+    use crate::relay::log::{Append, Limit};
 
     fn plan(settings: Settings) -> Plan {
         Plan::new(&settings, Keys::new("p:"))
@@ -342,7 +342,7 @@ mod tests {
             },
             ..Settings::default()
         });
-        let appends = appends(&["r", "r", "s:k"]);
+        let mut appends = appends(&["r", "r", "s:k"]);
         let now = Instant::now();
         let hash = script::HASH.as_str();
         assert_eq!(
@@ -360,6 +360,27 @@ mod tests {
         assert_eq!(words(&plan.batch(&appends[..1], now)).len(), 2);
         let later = now + Duration::from_secs(5);
         assert_eq!(words(&plan.batch(&appends[..1], later)).len(), 3);
+
+        let limit = |name, ms, burst| Limit {
+            name: Bytes::from_static(name),
+            interval: Duration::from_millis(ms),
+            burst,
+        };
+        for append in &mut appends {
+            append.limits = Box::new([limit(b"u", 1500, 20), limit(b"*", 0, 0)]);
+        }
+        let rates = |room| format!("tailcast:{{p:}}rate:1:{room}:u tailcast:{{p:}}rate:1:{room}:*");
+        let terms = "300000 2 1500000 20 1000 1 MAXLEN ~ 7 * f v";
+        assert_eq!(
+            words(&plan.batch(&appends[1..], later))[..2],
+            [
+                format!("EVALSHA {hash} 3 p:r {} {terms}", rates("r")),
+                format!(
+                    "EVALSHA {hash} 4 p:s {} tailcast:idem:{{p:s}}:k {terms}",
+                    rates("s")
+                ),
+            ]
+        );
     }
 
     /// What becomes of each append, by index, and which are sent again.

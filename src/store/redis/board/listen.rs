@@ -73,6 +73,7 @@ impl Listener {
 async fn run(address: Address, mut orders: UnboundedReceiver<Order>) {
     let mut channels = Channels::default();
     let mut backoff = Backoff::for_connections();
+    let mut said = None;
     loop {
         while channels.is_empty() {
             match orders.recv().await {
@@ -97,6 +98,12 @@ async fn run(address: Address, mut orders: UnboundedReceiver<Order>) {
             Err(error) => reply::fault(&error),
         };
         tracing::debug!(%error, "nobody is heard; connecting again");
+        // Somebody must mend it: an ACL without the channels, a server without RESP3.
+        let lasting = !matches!(error, LogError::Unavailable(_) | LogError::Loading);
+        if lasting && said.as_ref() != Some(&error) {
+            tracing::warn!(%error, "cannot listen to what other nodes tell");
+            said = Some(error);
+        }
         channels.lost();
         let until = Instant::now() + backoff.wait();
         loop {

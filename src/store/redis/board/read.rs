@@ -15,9 +15,9 @@ use crate::store::redis::reply;
 /// Fields in one page of a hash: less than a millisecond of Redis.
 const PAGE: usize = 1000;
 
-/// Keys looked at in one step of a SCAN, at least, and most steps for one page of rooms: where few
-/// of the keys are rooms, a page has few.
-const SCAN_COUNT: usize = 100;
+/// Keys looked at in one step of a SCAN, at least and at most, and most steps for one page of rooms:
+/// where few of the keys are rooms, a page has few.
+const SCAN_COUNTS: (usize, usize) = (100, 1000);
 const SCANS: usize = 16;
 
 /// Rooms asked for with one command.
@@ -118,7 +118,9 @@ impl Connections {
         for _ in 0..SCANS {
             let mut pipe = Pipeline::with_capacity(1);
             pipe.cmd("SCAN").arg(cursor).arg("MATCH").arg(&pattern);
-            pipe.arg("COUNT").arg((limit - rooms.len()).max(SCAN_COUNT));
+            let count = limit.saturating_sub(rooms.len());
+            pipe.arg("COUNT")
+                .arg(count.clamp(SCAN_COUNTS.0, SCAN_COUNTS.1));
             pipe.arg("TYPE").arg("stream");
             let (next, found) = reply::scanned(self.one(&pipe).await?)?;
             for key in reply::list(found)? {
