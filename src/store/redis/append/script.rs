@@ -43,3 +43,92 @@ return id";
 /// What EVALSHA calls it.
 pub(super) static HASH: LazyLock<String> =
     LazyLock::new(|| redis::Script::new(TEXT).get_hash().to_owned());
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use redis::Value;
+
+    use super::*;
+    use crate::relay::log::Limit;
+    use crate::store::local::LocalRedis;
+    use crate::store::rate;
+
+    /// The script by a clock that the test sets decides as [`rate::pass`] does, to the microsecond.
+    #[test]
+    fn keeps_rates_as_all_stores_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
+        let server = LocalRedis::start(port.unwrap().port(), dir.path()).unwrap();
+        let client = redis::Client::open(server.url()).unwrap();
+        let mut connection = client.get_connection().unwrap();
+        let clock =
+            "{math.floor(redis.call('GET', 'now') / 1000000), redis.call('GET', 'now') % 1000000}";
+        // What is stored expires by the server's own clock, so here it must not.
+        let expiry = ", 'PX', string.format('%.0f', math.ceil((full[i] - now) / 1000))";
+        assert!(TEXT.contains("redis.call('TIME')") && TEXT.contains(expiry));
+        let text = TEXT
+            .replace("redis.call('TIME')", clock)
+            .replace(expiry, "");
+        let script = redis::Script::new(&text);
+
+        let limit = |interval_ms, burst| Limit {
+            name: Bytes::new(),
+            interval: Duration::from_millis(interval_ms),
+            burst,
+        };
+        for limits in [
+            vec![limit(7, 3)],
+            vec![limit(1, 1), limit(30, 5)],
+            vec![limit(40, 2), limit(3, 9), limit(15, 4)],
+        ] {
+            let mut now: u64 = 1_790_000_000_000_000;
+            let mut full: Vec<Option<u64>> = vec![None; limits.len()];
+            let mut outcomes = [0, 0];
+            for step in 0..400 {
+                now = match step {
+                    // The clock goes back.
+                    200 => now - 60_000_000,
+                    _ => now + rand::random_range(0..20_000),
+                };
+                let passed: Vec<_> = (limits.iter().zip(&full))
+                    .map(|(limit, full)| rate::pass(*full, now, limit))
+                    .collect();
+                let refused = passed.iter().enumerate().find_map(|(index, passed)| {
+                    let wait = passed.err()?.div_ceil(1000);
+                    Some(Value::Array(vec![
+                        Value::Int(index as i64),
+                        Value::Int(wait as i64),
+                    ]))
+                });
+                redis::cmd("SET")
+                    .arg(&["now", &now.to_string()])
+                    .exec(&mut connection)
+                    .unwrap();
+                let mut call = script.key("stream");
+                for index in 0..limits.len() {
+                    call.key(format!("rate {index} of {}", limits.len()));
+                }
+                call.arg(1000).arg(limits.len());
+                for limit in &limits {
+                    let (interval, burst) = rate::terms(limit);
+                    call.arg(interval).arg(burst);
+                }
+                call.arg("*").arg("f").arg("v");
+                let got: Value = call.invoke(&mut connection).unwrap();
+                match refused {
+                    Some(want) => assert_eq!(got, want, "step {step} at {now}"),
+                    None => {
+                        assert!(matches!(got, Value::BulkString(_)), "step {step}: {got:?}");
+                        full = passed.into_iter().map(Result::ok).collect();
+                    }
+                }
+                outcomes[usize::from(matches!(got, Value::Array(_)))] += 1;
+            }
+            assert!(outcomes.iter().all(|count| *count > 20), "{outcomes:?}");
+        }
+    }
+}
