@@ -38,6 +38,7 @@ pub(crate) async fn run<L: Log + Board>(make: impl Fn() -> Arc<L>) {
     burials(make(), make()).await;
     notices(make(), make()).await;
     notices_of_many(make()).await;
+    churn(make(), make()).await;
     acts(make(), make()).await;
     counters(make(), make()).await;
     pages_of_rooms(make()).await;
@@ -375,6 +376,68 @@ async fn notices_of_many<L: Log + Board>(board: Arc<L>) {
     left.sort();
     let want: Vec<_> = names.iter().map(|name| format!("-{name}")).collect();
     assert!(left == want);
+}
+
+/// Users move between nodes that die and are buried, in any order: each join has its leave.
+async fn churn<L: Log + Board>(one: Arc<L>, two: Arc<L>) {
+    let here = room("board churn");
+    let nodes: Vec<_> = (0..4).map(|n| NodeId::new(&format!("churn {n}"))).collect();
+    let mut sizes = [0_u64; 4];
+    let mut log = Vec::new();
+    for _ in 0..400 {
+        let at = rand::random_range(0..nodes.len());
+        let (board, node) = (if at < 2 { &one } else { &two }, &nodes[at]);
+        let present = users(&**board, &here, node).await;
+        let some = (0..8).filter(|_| rand::random_range(0..4) == 0);
+        let some: Vec<String> = some.map(|n| format!("user {n}")).collect();
+        let some: Vec<&str> = some.iter().map(String::as_str).collect();
+        match rand::random_range(0..10) {
+            0..5 => {
+                let new = some
+                    .iter()
+                    .filter(|user| !present.iter().any(|p| p == *user));
+                sizes[at] = present.len() as u64 + new.count() as u64;
+                let changes = vec![change(&here, &some, &[], sizes[at])];
+                board.write(node, changes, true).await.unwrap();
+            }
+            5..8 => {
+                let gone = some
+                    .iter()
+                    .filter(|user| present.iter().any(|p| p == *user));
+                sizes[at] = present.len() as u64 - gone.count() as u64;
+                let changes = vec![change(&here, &[], &some, sizes[at])];
+                board.write(node, changes, true).await.unwrap();
+            }
+            8 => drop(beat(&**board, node, LONG).await),
+            _ => {
+                board.retire(node).await.unwrap();
+                if rand::random() {
+                    assert!(two.bury(node, true).await.unwrap());
+                    sizes[at] = 0;
+                }
+            }
+        }
+        log.push((at, some.join(",")));
+        let got = one
+            .sizes(std::slice::from_ref(&here), &nodes)
+            .await
+            .unwrap();
+        assert_eq!(got, [sizes.to_vec()], "{log:?}");
+    }
+    for node in &nodes {
+        one.retire(node).await.unwrap();
+    }
+    for node in &nodes {
+        assert!(one.bury(node, true).await.unwrap());
+    }
+    let told = noticed(&*one, &here).await;
+    for user in 0..8 {
+        let user = format!("user {user}");
+        let signs = told.iter().filter(|word| word[1..] == user);
+        let signs: String = signs.map(|word| &word[..1]).collect();
+        let joins = signs.len() / 2;
+        assert!(joins > 0 && signs == "+-".repeat(joins), "{user}: {signs}");
+    }
 }
 
 async fn acts<L: Log + Board>(one: Arc<L>, two: Arc<L>) {
