@@ -114,7 +114,7 @@ fn join(
     from: Position,
 ) -> Result<Connection, Failure> {
     let connection = relay.connect(Arc::new(MockWire(crowd.clone())), &RAW);
-    connection.join(room.clone(), from, false, Box::new(|_| None))?;
+    connection.join(room.clone(), from, false, None, Box::new(|_| None))?;
     Ok(connection)
 }
 

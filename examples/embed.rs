@@ -18,9 +18,10 @@ use tailcast::store::memory::{self, MemoryLog};
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let log = Arc::new(MemoryLog::new(memory::Settings::default()));
-    let relay = Relay::new(log, Settings::default());
+    let relay = Relay::new(log.clone(), Settings::default());
     let lobby = RoomName::parse("lobby")?;
-    let state = FrontendState::new(relay.clone(), frontend::Settings::new(lobby.clone()));
+    let state =
+        FrontendState::trusting(relay.clone(), log, frontend::Settings::new(lobby.clone()))?;
 
     let app = Router::new()
         .route(

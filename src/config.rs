@@ -19,6 +19,7 @@ use tracing_subscriber::EnvFilter;
 use self::origin::{Found, Sources};
 use self::table::{Kind, Setting};
 use crate::auth::{Grants, Mode, Roles, Secret};
+use crate::people::{RateError, Rates};
 use crate::relay::entry::{RESERVED_PREFIX, RoomName};
 
 /// When a publish is acknowledged.
@@ -135,7 +136,13 @@ pub struct Config {
     /// Publishes on their way per socket.
     pub max_in_flight: usize,
     /// Inbound frames per second and socket.
-    pub rate: Option<u32>,
+    pub frame_rate: Option<u32>,
+    /// Publishes per user, by role.
+    pub rates: Rates,
+    /// Users in a room whose names are told.
+    pub presence_limit: usize,
+    /// Whether joins and leaves become entries.
+    pub notices: bool,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
     /// How long a socket may be silent.
@@ -352,7 +359,10 @@ impl Reader<'_> {
             max_rooms: self.number("max-rooms"),
             max_sockets: Some(self.number("max-sockets")).filter(|most| *most > 0),
             max_in_flight: self.number("max-in-flight"),
-            rate: Some(self.number("rate")).filter(|most| *most > 0),
+            frame_rate: Some(self.number("frame-rate")).filter(|most| *most > 0),
+            rates: self.read("rate", |text, _| rates(text)),
+            presence_limit: self.number("presence-limit"),
+            notices: self.read("notices", |text, _| value::switch(text)),
             handshake_timeout: self.time("handshake-timeout"),
             idle_timeout: self.time_or_never("idle-timeout"),
             ping: self.time_or_never("ping"),
@@ -435,6 +445,11 @@ impl Reader<'_> {
             self.complain(name, what);
         }
     }
+}
+
+fn rates(text: &str) -> Result<Rates, String> {
+    text.parse()
+        .map_err(|error: RateError| format!("can't be read: {error}"))
 }
 
 fn redis_url(text: &str, _: &Setting) -> Result<String, String> {

@@ -12,11 +12,13 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::auth::{self, KeySource};
+use crate::auth::{self, Auth, KeySource};
 use crate::config::{self, Config};
 use crate::drain::Stop;
 use crate::frontend::{self, FrontendState, Origins};
 use crate::ops;
+use crate::people::board::Board;
+use crate::people::{self, People};
 use crate::relay::WindowLimits;
 use crate::relay::hub::{self, Relay};
 use crate::relay::log::Log;
@@ -62,15 +64,20 @@ pub fn own_redis(config: &Config) -> Result<Option<LocalRedis>> {
 /// Runs a node until it's told to stop, and drains it.
 pub async fn run(config: Config) -> Result<()> {
     let stop = Stop::on_signals().context("cannot listen for signals")?;
-    let log: Arc<dyn Log> = if config.memory {
+    let (log, board): (Arc<dyn Log>, Arc<dyn Board>) = if config.memory {
         info!("rooms are in memory only: nothing is kept, and there is one node");
-        Arc::new(MemoryLog::new(memory_settings(&config)))
+        let memory = Arc::new(MemoryLog::new(memory_settings(&config)));
+        (memory.clone(), memory)
     } else {
         look_at_redis(&config).await?;
-        RedisLog::start(redis_settings(&config)).context("cannot use --redis")?
+        let redis = RedisLog::start(redis_settings(&config)).context("cannot use --redis")?;
+        (redis.clone(), redis)
     };
+    let auth = Auth::new(auth_settings(&config)?).context("cannot check who comes in")?;
+    auth.warm_up().await;
     let relay = Relay::new(log, relay_settings(&config));
-    let state = FrontendState::new(relay, frontend_settings(&config)?);
+    let people = People::start(relay, board, people_settings(&config));
+    let state = FrontendState::new(people.clone(), auth, frontend_settings(&config)?);
     ops::register(&state);
 
     let mut listeners = Vec::new();
@@ -87,7 +94,9 @@ pub async fn run(config: Config) -> Result<()> {
     let sockets = server.max_sockets();
     info!(listen = ?config.listen, redis = %redis_name(&config), sockets, "serving");
     greet(&config);
-    match server.run(stop).await {
+    let ended = server.run(stop).await;
+    people.retire().await;
+    match ended {
         Ended::Drained | Ended::AtOnce => Ok(()),
         Ended::TimedOut => bail!("the drain timed out; some connections were cut"),
     }
@@ -204,6 +213,20 @@ fn redis_settings(config: &Config) -> redis_store::Settings {
     }
 }
 
+fn people_settings(config: &Config) -> people::Settings {
+    people::Settings {
+        presence_limit: config.presence_limit,
+        notices: config.notices,
+        rates: config.rates.clone(),
+        address: config
+            .listen
+            .first()
+            .map(SocketAddr::to_string)
+            .unwrap_or_default(),
+        ..people::Settings::default()
+    }
+}
+
 fn relay_settings(config: &Config) -> hub::Settings {
     hub::Settings {
         window: WindowLimits {
@@ -226,7 +249,7 @@ fn frontend_settings(config: &Config) -> Result<frontend::Settings> {
         default_room: config.default_room.clone(),
         max_frame: config.max_frame,
         max_fields: config.max_fields,
-        rate: config.rate.unwrap_or(0),
+        frame_rate: config.frame_rate.unwrap_or(0),
         ping: config.ping.unwrap_or_default(),
         pong: config.pong,
         idle_timeout: config.idle_timeout,

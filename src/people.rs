@@ -21,6 +21,7 @@ use crate::auth::Identity;
 use crate::relay::connection::Connection;
 use crate::relay::entry::RoomName;
 use crate::relay::hub::Relay;
+use crate::relay::log::LogError;
 
 pub mod board;
 
@@ -102,8 +103,8 @@ struct Shared {
     /// Which nodes live, as of the last beat.
     nodes: watch::Sender<Nodes>,
     /// Whether this node follows what moderators do. Before that no room's rules are read, or an
-    /// act between the two would be missed.
-    audits: watch::Sender<bool>,
+    /// act between the two would be missed. An error, if it can't.
+    audits: watch::Sender<Option<Result<(), LogError>>>,
     started_ms: u64,
 }
 
@@ -135,7 +136,7 @@ impl People {
                 living: Vec::new(),
                 as_of: None,
             }),
-            audits: watch::Sender::new(false),
+            audits: watch::Sender::new(None),
             started_ms: now_ms(),
         });
         let audit = tokio::spawn(audit::follow(shared.clone()));
@@ -210,13 +211,22 @@ impl Shared {
     /// Sides on which somebody wants to know who is there.
     fn watched_sides(&self) -> Vec<Arc<Side>> {
         let sides = self.sides();
-        sides.values().filter(|side| side.is_watched()).cloned().collect()
+        sides
+            .values()
+            .filter(|side| side.is_watched())
+            .cloned()
+            .collect()
     }
 
     /// The names of the nodes that live.
     fn living(&self) -> Vec<NodeId> {
         let nodes = self.nodes.borrow();
         nodes.living.iter().map(|(node, _)| node.clone()).collect()
+    }
+
+    /// How long something waits for a room's rules, while Redis is away.
+    fn patience(&self) -> Duration {
+        self.relay.publish_timeout()
     }
 
     fn own(&self) -> NodeId {
@@ -227,5 +237,7 @@ impl Shared {
 /// The time by this node's clock, in Unix milliseconds.
 fn now_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }

@@ -3,4 +3,5 @@
 
 pub mod local;
 pub mod memory;
+mod rate;
 pub mod redis;

@@ -2,8 +2,8 @@
 
 use std::str::FromStr;
 
-use axum::http::request::Parts;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, VARY};
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
@@ -86,8 +86,8 @@ fn body(room: &RoomName, page: &HistoryPage) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::Uri;
     use crate::relay::entry::Entry;
+    use axum::http::Uri;
     use bytes::Bytes;
 
     fn check(query: &str, want: Result<HistoryQuery, &str>) {

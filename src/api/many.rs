@@ -44,7 +44,8 @@ pub(crate) async fn publish_to_many(
     let key = publish::key(&parts.headers)?;
     let body = publish::read(&parts.headers, body, settings.max_frame).await?;
     let body: Body = serde_json::from_slice(&body).map_err(|error| {
-        let form = "a JSON body is as in {\"rooms\":[\"lobby\"],\"users\":[\"bob\"],\"message\":\"…\"}";
+        let form =
+            "a JSON body is as in {\"rooms\":[\"lobby\"],\"users\":[\"bob\"],\"message\":\"…\"}";
         ApiError::new(400, "bad_json", format!("{form}: {error}"))
     })?;
     let count = body.rooms.len() + body.users.len();
@@ -60,10 +61,18 @@ pub(crate) async fn publish_to_many(
     let users = body.users.iter().map(|name| {
         let user = UserName::parse(name)
             .map_err(|error| ApiError::new(400, "bad_user", error.to_string()));
-        (object!({"user": name}), user.map(|user| user.room().clone()))
+        (
+            object!({"user": name}),
+            user.map(|user| user.room().clone()),
+        )
     });
     let addressees: Vec<(Value, Result<RoomName, ApiError>)> = rooms.chain(users).collect();
-    let message = publish::message(body.message, body.fields, body.ephemeral, settings.max_fields)?;
+    let message = publish::message(
+        body.message,
+        body.fields,
+        body.ephemeral,
+        settings.max_fields,
+    )?;
     let sent = addressees.into_iter().map(|(row, room)| {
         let (state, identity, message) = (&state, &identity, &message);
         let key: Option<Bytes> = key.clone();
@@ -78,7 +87,9 @@ pub(crate) async fn publish_to_many(
         }
     });
     let results = join_all(sent).await;
-    Ok(answer(format!("{}\n", object!({"results": results})).into_bytes()))
+    Ok(answer(
+        format!("{}\n", object!({"results": results})).into_bytes(),
+    ))
 }
 
 fn told(mut row: Value, outcome: Result<Option<String>, ApiError>) -> Value {

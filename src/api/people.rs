@@ -150,7 +150,10 @@ pub(crate) async fn moderate(
         ApiError::new(400, "bad_json", format!("{form}: {error}"))
     })?;
     let act = asked.act().map_err(ApiError::bad_request)?;
-    let done = state.people.moderate(&identity, &room, act, asked.reason).await?;
+    let done = state
+        .people
+        .moderate(&identity, &room, act, asked.reason)
+        .await?;
     let mut out = b"{\"room\":".to_vec();
     json::value(&mut out, room.as_str());
     out.push(b',');

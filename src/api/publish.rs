@@ -15,8 +15,8 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::people::user_of;
-use crate::frontend::json::{self, FieldList};
 use crate::auth::{Identity, UserName};
+use crate::frontend::json::{self, FieldList};
 use crate::frontend::{ApiError, FrontendState, identify, room_of};
 use crate::people::Refusal;
 use crate::relay::entry::{EntryId, Fields, RoomName};
@@ -149,7 +149,11 @@ fn is_json(headers: &HeaderMap) -> Result<bool, ApiError> {
     Ok(kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
-pub(super) async fn read(headers: &HeaderMap, body: HttpBody, most: usize) -> Result<Bytes, ApiError> {
+pub(super) async fn read(
+    headers: &HeaderMap,
+    body: HttpBody,
+    most: usize,
+) -> Result<Bytes, ApiError> {
     let too_large = || {
         ApiError::new(
             413,
@@ -192,10 +196,8 @@ pub(super) fn message(
     ephemeral: bool,
     max_fields: usize,
 ) -> Result<Message, ApiError> {
-    let fields = match (message, fields) {
-        (Some(message), None) => {
-            Box::new([(Bytes::from_static(b"message"), Bytes::from(message))])
-        }
+    let fields: Fields = match (message, fields) {
+        (Some(message), None) => Box::new([(Bytes::from_static(b"message"), Bytes::from(message))]),
         (None, Some(FieldList(fields))) => {
             if !(1..=max_fields).contains(&fields.len()) {
                 return Err(ApiError::bad_request(format!(

@@ -63,7 +63,7 @@ fn defaults() {
     assert_eq!(config.slow_timeout, Some(Duration::from_secs(60)));
     assert_eq!(config.max_sockets, None);
     assert_eq!(config.max_frame, 65_536);
-    assert_eq!(config.rate, Some(200));
+    assert_eq!(config.frame_rate, Some(200));
     assert_eq!(config.idle_timeout, None);
     assert_eq!(config.window_total, 256 << 20);
 
@@ -105,12 +105,12 @@ fn all_errors_at_once() {
             ("TAILCAST_PONG", "0"),
             ("TAILCAST_REDIS", "redis://me:secret@"),
         ],
-        "keep_for = \"1h\"\nfrobnicate = 1\nlinger = 5\nrate = 1.5\ntail = \"both\"\nmax-rooms = -1\n",
+        "keep_for = \"1h\"\nfrobnicate = 1\nlinger = 5\nframe-rate = 1.5\ntail = \"both\"\nmax-rooms = -1\n",
     );
     let want = [
+        "FILE: frame-rate is a TOML float; write frame-rate = 200",
         "FILE: unknown key frobnicate; leave it out, `tailcast config` prints all there are",
         "FILE: unknown key keep_for; did you mean keep-for?",
-        "FILE: rate is a TOML float; write rate = 200",
         "--default-room \"\" is no room name: a room needs a name; write another",
         "--listen \"8080\" has 8080, which is no address with a port; write it as in 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080",
         "TAILCAST_REDIS=\"redis://me:***@\" is no Redis URL; write it as in redis://user:password@host:6379/0, rediss://host, or unix:///path/to/socket",

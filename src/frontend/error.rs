@@ -115,7 +115,9 @@ impl From<&AppendError> for ApiError {
                     "the message may or may not have been stored ({why}); repeat with the same Idempotency-Key"
                 ),
             ),
-            AppendError::NotReplicated(_) => ApiError::new(504, "not_replicated", error.to_string()),
+            AppendError::NotReplicated(_) => {
+                ApiError::new(504, "not_replicated", error.to_string())
+            }
         }
     }
 }
@@ -161,4 +163,3 @@ impl IntoResponse for ApiError {
         response
     }
 }
-

@@ -29,7 +29,10 @@ fn credentials(state: &FrontendState, parts: &Parts) -> Result<Credentials, ApiE
     let query = parts.uri.query().unwrap_or_default();
     let credentials = Credentials::of(&parts.headers, query, cookie);
     if credentials.from_cookie() {
-        state.settings.allowed_origins.check_for_cookie(&parts.headers)?;
+        state
+            .settings
+            .allowed_origins
+            .check_for_cookie(&parts.headers)?;
     }
     Ok(credentials)
 }

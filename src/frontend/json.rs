@@ -127,7 +127,9 @@ pub(crate) fn presence(out: &mut Vec<u8>, presence: &Presence) {
 
 /// What a moderator's act came to: the members of an object, without its braces.
 pub(crate) fn done(out: &mut Vec<u8>, done: &Done) {
-    out.extend_from_slice(format!("\"act\":\"{}\",\"audit\":\"{}\"", done.act, done.audit).as_bytes());
+    out.extend_from_slice(
+        format!("\"act\":\"{}\",\"audit\":\"{}\"", done.act, done.audit).as_bytes(),
+    );
     if let Some(until) = done.until {
         out.extend_from_slice(format!(",\"until\":{until}").as_bytes());
     }

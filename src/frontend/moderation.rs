@@ -29,7 +29,10 @@ pub(crate) struct Asked {
 impl Asked {
     /// The act, or what is wrong with it.
     pub(crate) fn act(&self) -> Result<Act, String> {
-        let act = self.act.as_deref().ok_or(format!("`act` is missing: {ACTS}"))?;
+        let act = self
+            .act
+            .as_deref()
+            .ok_or(format!("`act` is missing: {ACTS}"))?;
         Ok(match act {
             "mute" => Act::Mute(self.user()?, self.lasts()?),
             "timeout" => Act::Timeout(self.user()?, self.lasts()?),
@@ -39,7 +42,12 @@ impl Asked {
             "delete" => match (&self.id, &self.user) {
                 (Some(_), None) => Act::Delete(self.id()?),
                 (None, Some(_)) => Act::DeleteAll(self.user()?),
-                _ => return Err("delete takes either `id`, an entry, or `user`, for all of theirs".to_owned()),
+                _ => {
+                    return Err(
+                        "delete takes either `id`, an entry, or `user`, for all of theirs"
+                            .to_owned(),
+                    );
+                }
             },
             "close" => Act::Close,
             "open" => Act::Open,
@@ -98,25 +106,37 @@ mod tests {
                 (got, _) => panic!("{json}: {got:?}"),
             }
         };
-        check(r#"{"act":"mute","user":"bob"}"#, Ok(Act::Mute(user(), None)));
+        check(
+            r#"{"act":"mute","user":"bob"}"#,
+            Ok(Act::Mute(user(), None)),
+        );
         check(
             r#"{"act":"timeout","user":"bob","seconds":60}"#,
             Ok(Act::Timeout(user(), Some(secs(60)))),
         );
-        check(r#"{"act":"ban","user":"bob","seconds":1}"#, Ok(Act::Ban(user(), Some(secs(1)))));
+        check(
+            r#"{"act":"ban","user":"bob","seconds":1}"#,
+            Ok(Act::Ban(user(), Some(secs(1)))),
+        );
         check(r#"{"act":"unban","user":"bob"}"#, Ok(Act::Unban(user())));
         check(
             r#"{"act":"delete","id":"5-1"}"#,
             Ok(Act::Delete(EntryId::new(5, 1))),
         );
-        check(r#"{"act":"delete","user":"bob"}"#, Ok(Act::DeleteAll(user())));
+        check(
+            r#"{"act":"delete","user":"bob"}"#,
+            Ok(Act::DeleteAll(user())),
+        );
         check(r#"{"act":"slow","seconds":0}"#, Ok(Act::Slow(secs(0))));
         check(
             r#"{"act":"pin","message":"hi","type":"moderate"}"#,
             Ok(Act::Pin(Pin::Message("hi".into()))),
         );
         check(r#"{"act":"close"}"#, Ok(Act::Close));
-        check(r#"{"act":"announce","message":"m"}"#, Ok(Act::Announce("m".into())));
+        check(
+            r#"{"act":"announce","message":"m"}"#,
+            Ok(Act::Announce("m".into())),
+        );
         check("{}", Err("`act` is missing"));
         check(r#"{"act":"kick"}"#, Err("no act `kick`"));
         check(r#"{"act":"ban"}"#, Err("`user` is missing"));

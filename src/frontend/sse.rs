@@ -31,9 +31,9 @@ use crate::metrics::Kind;
 use crate::people::session::Join;
 use crate::relay::aside::Aside;
 use crate::relay::close::CloseReason;
+use crate::relay::connection::NotJoined;
 use crate::relay::entry::{Entry, EntryId, RoomName};
 use crate::relay::format::{Format, Gap, GapFrame};
-use crate::relay::connection::NotJoined;
 use crate::relay::log::LogError;
 use crate::relay::position::{Position, PositionError};
 

@@ -99,7 +99,12 @@ impl Wish {
             (Some(from), _) => Some(position(from)?),
         };
         Ok(Wish {
-            from: query.from.as_deref().map(position).transpose()?.unwrap_or_default(),
+            from: query
+                .from
+                .as_deref()
+                .map(position)
+                .transpose()?
+                .unwrap_or_default(),
             presence: is_on(query.presence.as_deref(), "presence")?,
             inbox,
         })
@@ -218,7 +223,7 @@ mod tests {
     fn the_sample_of_the_rfc() {
         let answer = answer(&[], "/").unwrap();
         assert_eq!(answer.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-        assert_eq!(answer.from, Position::Now);
+        assert_eq!(answer.wish.from, Position::Now);
         let head = String::from_utf8(answer.head().to_vec()).unwrap();
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         assert!(head.ends_with("zzhZRbK+xOo=\r\n\r\n"), "{head}");

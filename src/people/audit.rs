@@ -29,11 +29,12 @@ pub(super) async fn follow(shared: Arc<Shared>) {
             Ok(listener) => break listener,
             Err(error) => {
                 tracing::error!(%error, "cannot follow tailcast:audit; no room can be joined");
+                shared.audits.send_replace(Some(Err(error)));
                 sleep(RETRY).await;
             }
         }
     };
-    shared.audits.send_replace(true);
+    shared.audits.send_replace(Some(Ok(())));
     loop {
         match listener.next().await {
             Heard::Entry(entry) => apply(&shared, &Record::read(&entry)),
@@ -100,11 +101,21 @@ fn apply(shared: &Arc<Shared>, record: &Record) {
     };
     {
         let mut rules = side.rules();
-        let before = (rules.closed, rules.slow, rules.pin.clone(), rules.announcement.clone());
+        let before = (
+            rules.closed,
+            rules.slow,
+            rules.pin.clone(),
+            rules.announcement.clone(),
+        );
         for (name, text) in &record.rules {
             rules.set(name, text.as_deref());
         }
-        let after = (rules.closed, rules.slow, rules.pin.clone(), rules.announcement.clone());
+        let after = (
+            rules.closed,
+            rules.slow,
+            rules.pin.clone(),
+            rules.announcement.clone(),
+        );
         if before != after {
             shared.relay.tell(room, Arc::new(told::rules(room, &rules)));
         }
@@ -148,9 +159,7 @@ mod tests {
 
     #[test]
     fn records() {
-        let field = |name: &str, value: &str| {
-            (name.to_owned().into(), value.to_owned().into())
-        };
+        let field = |name: &str, value: &str| (name.to_owned().into(), value.to_owned().into());
         let entry = Entry::new(
             EntryId::new(1, 0),
             vec![
@@ -171,7 +180,10 @@ mod tests {
         assert_eq!(record.rules["ban:bob"].as_deref(), Some("99"));
         assert_eq!(record.rules["mute:bob"], None);
         assert_eq!(record.ids, [EntryId::new(5, 1), EntryId::new(6, 0)]);
-        let odd = Entry::new(EntryId::new(1, 0), vec![field("rules", "[]"), field("room", "")]);
+        let odd = Entry::new(
+            EntryId::new(1, 0),
+            vec![field("rules", "[]"), field("room", "")],
+        );
         assert_eq!(Record::read(&odd), Record::default());
     }
 }

@@ -33,9 +33,11 @@ pub trait Board: Send + Sync + 'static {
     /// Gives the lease up: from now on this node counts as dead.
     fn retire(&self, node: &NodeId) -> Answer<()>;
 
-    /// Writes changes in their order, then whispers each room's message. With `notices`, each
-    /// user who is on no other living node joins or leaves with an entry in the room, as
-    /// `event=join|leave` and `user`, in one step with the change: once, whatever dies when.
+    /// Writes changes in their order, then whispers each room's message. A record under the empty
+    /// name is the node's own note, and no user's. With `notices`, each
+    /// user whom no other node has in the room joins or leaves with an entry in it, as
+    /// `event=join|leave` and `user`, in one step with the change: once, whatever dies when. Dead
+    /// nodes that are not buried yet count as well: burying them tells.
     fn write(&self, node: &NodeId, changes: Vec<Change>, notices: bool) -> Answer<()>;
 
     /// Removes all that a node has written, with leave notices if asked for. Does nothing, and

@@ -68,8 +68,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             Ok(()) => Life::Going,
             Err((error, old)) => {
                 tracing::debug!(%error, "cannot tell who is here; beginning anew");
-                let failed = rename(&shared);
-                bury(&shared, failed);
+                leave_behind(&shared, rename(&shared));
                 sleep(RETRY).await;
                 next_beat = Instant::now();
                 Life::Beginning(old)
@@ -96,9 +95,9 @@ async fn beat(shared: &Arc<Shared>) -> Result<Beat, LogError> {
     let lease = shared.settings.lease;
     let answer = shared.board.beat(&own, status.to_string().into(), lease);
     // An answer that takes as long as the lease is of no use.
-    let beat = timeout(lease, answer).await.unwrap_or_else(|_| {
-        Err(LogError::Unavailable("no answer to a beat".to_owned()))
-    })?;
+    let beat = timeout(lease, answer)
+        .await
+        .unwrap_or_else(|_| Err(LogError::Unavailable("no answer to a beat".to_owned())))?;
     let mut living = beat.living.clone();
     living.sort();
     shared.nodes.send_replace(Nodes {
@@ -132,7 +131,7 @@ async fn write(shared: &Arc<Shared>, life: Life) -> Result<(), (LogError, Option
         }
     }
     if let Some(old) = old {
-        bury(shared, old);
+        leave_behind(shared, old);
     }
     Ok(())
 }
@@ -146,8 +145,18 @@ fn rename(shared: &Shared) -> NodeId {
     old.unwrap_or_else(NodeId::random)
 }
 
-/// Clears away what a node has left; its name may be an earlier one of this node. If that fails,
-/// the next beat finds it again.
+/// Gives up an earlier name of this node, and what was written under it.
+fn leave_behind(shared: &Arc<Shared>, old: NodeId) {
+    let shared = shared.clone();
+    tokio::spawn(async move {
+        // If this fails, its lease runs out.
+        if shared.board.retire(&old).await.is_ok() {
+            bury(&shared, old);
+        }
+    });
+}
+
+/// Clears away what a dead node has left. If that fails, the next beat finds it again.
 fn bury(shared: &Arc<Shared>, node: NodeId) {
     let shared = shared.clone();
     tokio::spawn(async move {
@@ -181,7 +190,10 @@ pub(super) async fn retire(shared: &Arc<Shared>) {
     let farewell = async {
         let changes = shared.here().take_changes(&own);
         if !changes.is_empty() {
-            shared.board.write(&own, changes, shared.settings.notices).await?;
+            shared
+                .board
+                .write(&own, changes, shared.settings.notices)
+                .await?;
         }
         shared.board.retire(&own).await?;
         shared.board.bury(&own, shared.settings.notices).await

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 /// A user in a room on one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
+pub(super) struct Member {
     /// Connections there.
     pub devices: u32,
     /// Unix milliseconds of the first one's join.

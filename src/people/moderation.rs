@@ -152,18 +152,25 @@ impl Shared {
         reason: Option<String>,
     ) -> Result<Done, Refusal> {
         if room.owner().is_some() {
-            return Err(Refusal::BadRequest("nobody moderates a user's own room".to_owned()));
+            return Err(Refusal::BadRequest(
+                "nobody moderates a user's own room".to_owned(),
+            ));
         }
         let side = self.side(room);
-        side.loaded().await;
+        side.known_within(self.patience()).await?;
         self.may_read(identity, &side, act.right())?;
-        if reason.as_ref().is_some_and(|reason| reason.len() > TEXT_MAX) {
-            return Err(Refusal::BadRequest(format!("a reason has at most {TEXT_MAX} bytes")));
+        if reason
+            .as_ref()
+            .is_some_and(|reason| reason.len() > TEXT_MAX)
+        {
+            return Err(Refusal::BadRequest(format!(
+                "a reason has at most {TEXT_MAX} bytes"
+            )));
         }
         let now = now_ms();
-        let until = act.lasts().map(|lasts| {
-            now.saturating_add(u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX))
-        });
+        let until = act
+            .lasts()
+            .map(|lasts| now.saturating_add(u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX)));
         let mut record = vec![
             field("act", act.name()),
             field("room", room.as_str()),
@@ -182,7 +189,9 @@ impl Shared {
         match &act {
             Act::Delete(id) => {
                 if self.relay.remove(room, vec![*id]).await? == 0 {
-                    return Err(Refusal::BadRequest(format!("there is no entry {id} in this room")));
+                    return Err(Refusal::BadRequest(format!(
+                        "there is no entry {id} in this room"
+                    )));
                 }
                 deleted.push(*id);
             }
@@ -279,7 +288,11 @@ impl Shared {
     }
 
     /// An entry as a pin shows it.
-    async fn entry_shown(&self, room: &RoomName, id: EntryId) -> Result<serde_json::Value, Refusal> {
+    async fn entry_shown(
+        &self,
+        room: &RoomName,
+        id: EntryId,
+    ) -> Result<serde_json::Value, Refusal> {
         let query = HistoryQuery {
             after: Some(id.predecessor()),
             before: None,
@@ -296,7 +309,9 @@ impl Shared {
                 }
                 Ok(shown)
             }
-            None => Err(Refusal::BadRequest(format!("there is no entry {id} in this room"))),
+            None => Err(Refusal::BadRequest(format!(
+                "there is no entry {id} in this room"
+            ))),
         }
     }
 
@@ -328,12 +343,16 @@ impl Shared {
 /// Who has published an entry, as its field `user` says.
 fn published_by(entry: &Entry) -> Option<&Bytes> {
     let mut fields = entry.fields.iter().rev();
-    fields.find(|(name, _)| name.as_ref() == b"user").map(|(_, user)| user)
+    fields
+        .find(|(name, _)| name.as_ref() == b"user")
+        .map(|(_, user)| user)
 }
 
 fn bounded(text: &str) -> Result<&str, Refusal> {
     if text.is_empty() || text.len() > TEXT_MAX {
-        return Err(Refusal::BadRequest(format!("a message here has 1 to {TEXT_MAX} bytes")));
+        return Err(Refusal::BadRequest(format!(
+            "a message here has 1 to {TEXT_MAX} bytes"
+        )));
     }
     Ok(text)
 }

@@ -68,6 +68,7 @@ impl Shared {
         if !rights.has(right) {
             return Err(Refusal::NoRight(right));
         }
+        side.known()?;
         let leads = identity.role(room) == Some(Role::Host) || rights.has(Right::Moderate);
         let user = identity.user().filter(|_| !is_immune(identity, room));
         let rules = side.rules();
@@ -85,6 +86,7 @@ impl Shared {
         if !identity.rights(room).has(right) {
             return Err(Refusal::NoRight(right));
         }
+        // Where the rules are not known yet, this is not the last to ask.
         match identity.user().filter(|_| !is_immune(identity, room)) {
             Some(user) => side.rules().admits(user.as_str(), now_ms()),
             None => Ok(()),

@@ -58,7 +58,7 @@ impl People {
         key: Option<Bytes>,
     ) -> Result<EntryId, Refusal> {
         let side = self.shared.side(room);
-        side.loaded().await;
+        side.known_within(self.shared.patience()).await?;
         let admitted = self.shared.admit(identity, &side, fields, key)?;
         let outcome = self.shared.relay.publish(admitted.publish).await;
         outcome.map_err(|error| refusal(&admitted.kinds, error))
@@ -73,7 +73,7 @@ impl People {
         json: String,
     ) -> Result<(), Refusal> {
         let side = self.shared.side(room);
-        side.loaded().await;
+        side.known_within(self.shared.patience()).await?;
         self.shared.admit(identity, &side, fields, None)?;
         let message = Message::Ephemeral { except: None, json };
         self.shared.board.whisper(room, message.encode());
@@ -88,7 +88,7 @@ impl People {
         query: HistoryQuery,
     ) -> Result<HistoryPage, Refusal> {
         let side = self.shared.side(room);
-        side.loaded().await;
+        side.looked_up(self.shared.patience()).await?;
         self.shared.may_read(identity, &side, Right::History)?;
         Ok(self.shared.relay.history(room, query).await?)
     }
@@ -101,7 +101,7 @@ impl People {
         right: Right,
     ) -> Result<(), Refusal> {
         let side = self.shared.side(room);
-        side.loaded().await;
+        side.looked_up(self.shared.patience()).await?;
         self.shared.may_read(identity, &side, right)
     }
 
@@ -142,12 +142,14 @@ impl People {
         let nodes = self.nodes_known().await;
         let records = self.shared.board.user(user.as_str(), &nodes).await?;
         let mut found = Whereabouts::default();
-        for (devices, rooms) in records.iter().flatten().filter_map(|record| read_user(record)) {
+        for (devices, rooms) in records
+            .iter()
+            .flatten()
+            .filter_map(|record| read_user(record))
+        {
             found.devices += devices;
             found.rooms.extend(rooms);
         }
-        // Their own room is everywhere they are.
-        found.rooms.remove(user.room());
         Ok(found)
     }
 

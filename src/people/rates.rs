@@ -193,7 +193,14 @@ mod tests {
             "moderator=100/30000ms,member=20/30000ms,room=5/1000ms",
         );
         check("host=1/500ms", "host=1/500ms");
-        for bad in ["member", "member=20", "member=0/1s", "member=9/1ms", "member=1/2d", "member=1/0s"] {
+        for bad in [
+            "member",
+            "member=20",
+            "member=0/1s",
+            "member=9/1ms",
+            "member=1/2d",
+            "member=1/0s",
+        ] {
             check(bad, "is no rate");
         }
         check("guest=1/s", "`guest` is no role");
@@ -208,7 +215,12 @@ mod tests {
             assert_eq!(limits.limits.len(), want.len());
         };
         check(Role::Member, Some("ann"), 0, &[Kind::User, Kind::Room]);
-        check(Role::Member, Some("ann"), 5, &[Kind::Slow, Kind::User, Kind::Room]);
+        check(
+            Role::Member,
+            Some("ann"),
+            5,
+            &[Kind::Slow, Kind::User, Kind::Room],
+        );
         check(Role::Moderator, Some("mod"), 5, &[Kind::User, Kind::Room]);
         check(Role::Viewer, Some("v"), 0, &[Kind::Room]);
         check(Role::Viewer, None, 5, &[Kind::Room]);
@@ -219,7 +231,9 @@ mod tests {
     #[test]
     fn a_limit_is_its_rate() {
         let rates: Rates = "member=20/30s".parse().unwrap();
-        let limits = rates.limits(Role::Member, Some("ann"), Duration::ZERO).limits;
+        let limits = rates
+            .limits(Role::Member, Some("ann"), Duration::ZERO)
+            .limits;
         let want = Limit {
             name: "user:ann".into(),
             interval: Duration::from_millis(1_500),

@@ -20,7 +20,10 @@ pub(super) struct Tally(Mutex<BTreeMap<String, u64>>);
 impl Tally {
     /// Counts one.
     pub(super) fn add(&self, reaction: &str) -> Result<(), Refusal> {
-        if reaction.is_empty() || reaction.len() > NAME_MAX || reaction.chars().any(char::is_control) {
+        if reaction.is_empty()
+            || reaction.len() > NAME_MAX
+            || reaction.chars().any(char::is_control)
+        {
             return Err(Refusal::BadRequest(format!(
                 "a reaction has 1 to {NAME_MAX} bytes, without control characters"
             )));

@@ -15,7 +15,7 @@ pub const SLOW_MAX: Duration = Duration::from_secs(120);
 
 /// When a ban or a mute ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Until {
+pub(super) enum Until {
     /// It doesn't, by itself.
     Lifted,
     /// Unix milliseconds.
@@ -221,6 +221,9 @@ mod tests {
         assert_eq!(rules.pin.as_deref(), Some(r#"{"message":"hi"}"#));
         assert_eq!(rules.announcement, None);
         assert!(!rules.is_plain());
-        assert_eq!(super::Rules::read(vec![("slow".into(), "999".into())]).slow, SLOW_MAX);
+        assert_eq!(
+            super::Rules::read(vec![("slow".into(), "999".into())]).slow,
+            SLOW_MAX
+        );
     }
 }

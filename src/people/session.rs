@@ -15,7 +15,7 @@ use super::wire::Message;
 use super::{Refusal, Shared, now_ms, told};
 use crate::auth::{Identity, Right};
 use crate::relay::aside::Aside;
-use crate::relay::connection::{Barred, Connection, JoinError, NotJoined, Seats};
+use crate::relay::connection::{Barred, Connection, Gate, JoinError, NotJoined, Seats};
 use crate::relay::entry::{EntryId, Fields, RoomName};
 use crate::relay::outlet::Outlet;
 use crate::relay::position::Position;
@@ -160,7 +160,8 @@ impl Session {
                 None => frame,
             }
         });
-        self.connection.join(room, join.from, join.presence, Some(gate), joined)?;
+        self.connection
+            .join(room, join.from, join.presence, Some(gate), joined)?;
         self.stays.push(stay);
         Ok(())
     }
@@ -173,7 +174,8 @@ impl Session {
     }
 
     fn forget_put_out(&mut self) {
-        self.stays.retain(|stay| !stay.put_out.load(Ordering::Acquire));
+        self.stays
+            .retain(|stay| !stay.put_out.load(Ordering::Acquire));
     }
 
     fn stay(&self, room: &RoomName) -> Option<&Arc<Stay>> {
@@ -190,7 +192,10 @@ impl Session {
     /// What has to be waited for before something is asked of a room; nothing, mostly.
     pub fn knows(&self, room: &RoomName) -> Option<BoxFuture<'static, ()>> {
         let side = self.side(room);
-        (!side.is_loaded()).then(|| async move { side.loaded().await }.boxed())
+        let patience = self.shared.patience();
+        // If that fails, what is asked is refused for it.
+        let known = async move { drop(side.known_within(patience).await) };
+        (!self.side(room).is_loaded()).then(|| known.boxed())
     }
 
     /// Publishes; stored in the order of these calls. The room must be known ([`Session::knows`]).
@@ -234,19 +239,27 @@ impl Session {
     /// Shows something to everybody who is in the room now, on all nodes. Not stored.
     pub fn whisper(&self, entry: Entry, json: String) -> Result<(), Refusal> {
         let side = self.side(&entry.room);
-        let admitted = self.shared.admit(&self.identity, &side, entry.fields, None)?;
+        let admitted = self
+            .shared
+            .admit(&self.identity, &side, entry.fields, None)?;
         let except = (!entry.echo).then(|| {
-            (self.shared.own().to_string(), self.connection.outlet().number())
+            (
+                self.shared.own().to_string(),
+                self.connection.outlet().number(),
+            )
         });
         let message = Message::Ephemeral { except, json };
-        self.shared.board.whisper(&admitted.publish.room, message.encode());
+        self.shared
+            .board
+            .whisper(&admitted.publish.room, message.encode());
         Ok(())
     }
 
     /// Counts a reaction.
     pub fn react(&self, room: &RoomName, reaction: &str) -> Result<(), Refusal> {
         let side = self.side(room);
-        self.shared.may_speak(&self.identity, &side, Right::Subscribe)?;
+        self.shared
+            .may_speak(&self.identity, &side, Right::Subscribe)?;
         side.reactions.add(reaction)?;
         side.stir();
         Ok(())
@@ -268,7 +281,7 @@ impl Session {
         let (shared, identity) = (self.shared.clone(), self.identity.clone());
         let side = self.side(room);
         async move {
-            side.loaded().await;
+            side.looked_up(shared.patience()).await?;
             shared.may_read(&identity, &side, Right::History)
         }
         .boxed()
@@ -328,11 +341,11 @@ impl Stay {
     }
 
     /// What has to be passed on the way in.
-    fn gate(self: &Arc<Self>, identity: Identity) -> BoxFuture<'static, Result<(), Barred>> {
+    fn gate(self: &Arc<Self>, identity: Identity) -> Gate {
         let stay = Arc::downgrade(self);
         let (side, shared) = (self.side.clone(), self.shared.clone());
         async move {
-            side.loaded().await;
+            side.loaded_if_ever().await?;
             shared
                 .may_read(&identity, &side, Right::Subscribe)
                 .map_err(|why| Barred {
@@ -351,6 +364,13 @@ impl Stay {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Who is present here by this. In their own room nobody is: they are online, and that is said
+    /// elsewhere.
+    fn present(&self) -> Option<&Arc<str>> {
+        let is_inbox = self.side.room().owner().is_some();
+        self.user.as_ref().filter(|_| !is_inbox)
+    }
+
     /// The user counts as present from now on.
     fn begin(&self, name: Option<&str>) {
         let mut state = self.state();
@@ -358,8 +378,8 @@ impl Stay {
             return;
         }
         *state = State::Inside;
-        if let Some(user) = &self.user {
-            let room = self.side.room();
+        let room = self.side.room();
+        if let Some(user) = self.present() {
             self.shared.here().enter(room, user, name, now_ms());
         }
     }
@@ -367,7 +387,7 @@ impl Stay {
     /// The user counts as present no more.
     pub(super) fn end(&self) {
         let was = std::mem::replace(&mut *self.state(), State::Ended);
-        if let (State::Inside, Some(user)) = (was, &self.user) {
+        if let (State::Inside, Some(user)) = (was, self.present()) {
             self.shared.here().leave(self.side.room(), user);
         }
     }

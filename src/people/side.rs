@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use slab::Slab;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::board::{Ear, EarGuard, NodeId};
 use super::here::SEQ;
@@ -22,6 +22,7 @@ use super::wire::{self, Message};
 use super::{Shared, told};
 use crate::relay::aside::Audience;
 use crate::relay::entry::RoomName;
+use crate::relay::log::LogError;
 
 /// How long a side is kept after anybody needed it: longer than the pause between two requests of
 /// one client.
@@ -39,7 +40,7 @@ pub(super) struct Side {
     room: RoomName,
     shared: Weak<Shared>,
     rules: Mutex<Rules>,
-    loaded: watch::Sender<bool>,
+    loaded: watch::Sender<Loaded>,
     stays: Mutex<Slab<Weak<Stay>>>,
     watch: Mutex<Watch>,
     settled: watch::Sender<()>,
@@ -50,6 +51,17 @@ pub(super) struct Side {
     stirred: AtomicBool,
     touched: Mutex<Instant>,
     ear: Mutex<Option<EarGuard>>,
+}
+
+/// Whether a room's rules are known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Loaded {
+    /// Being read for the first time.
+    Waiting,
+    /// Could not be read yet.
+    Failed(LogError),
+    /// Known.
+    Known,
 }
 
 /// Who is here, if somebody wants to know.
@@ -72,7 +84,10 @@ impl Side {
             shared: Arc::downgrade(shared),
             rules: Mutex::default(),
             // Nobody moderates an inbox.
-            loaded: watch::Sender::new(room.owner().is_some()),
+            loaded: watch::Sender::new(match room.owner() {
+                Some(_) => Loaded::Known,
+                None => Loaded::Waiting,
+            }),
             stays: Mutex::default(),
             watch: Mutex::default(),
             settled: watch::Sender::new(()),
@@ -85,7 +100,7 @@ impl Side {
         });
         let ear = Arc::new(SideEar(Arc::downgrade(&side)));
         *lock(&side.ear) = Some(shared.board.listen(&side.room, ear));
-        if !*side.loaded.borrow() {
+        if !side.is_loaded() {
             tokio::spawn(load(Arc::downgrade(&side), shared.clone()));
         }
         side
@@ -114,13 +129,73 @@ impl Side {
 
     /// Whether its rules are known.
     pub(super) fn is_loaded(&self) -> bool {
-        *self.loaded.borrow()
+        *self.loaded.borrow() == Loaded::Known
     }
 
-    /// Waits until its rules are known.
+    /// Waits until its rules are known, however long that takes.
     pub(super) async fn loaded(&self) {
         // The sender lives as long as this.
-        let _ = self.loaded.subscribe().wait_for(|loaded| *loaded).await;
+        let mut loaded = self.loaded.subscribe();
+        let _ = loaded.wait_for(|loaded| *loaded == Loaded::Known).await;
+    }
+
+    /// The same, unless they can't be read for a reason that does not pass by itself.
+    pub(super) async fn loaded_if_ever(&self) -> Result<(), LogError> {
+        let mut loaded = self.loaded.subscribe();
+        let is_over = |loaded: &Loaded| match loaded {
+            Loaded::Waiting => false,
+            Loaded::Failed(error) => !error.passes(),
+            Loaded::Known => true,
+        };
+        let _ = loaded.wait_for(is_over).await;
+        self.known()
+    }
+
+    /// Waits until its rules are known, but no longer than this.
+    pub(super) async fn known_within(&self, limit: Duration) -> Result<(), LogError> {
+        if !self.is_loaded() {
+            let _ = timeout(limit, self.loaded()).await;
+        }
+        self.known()
+    }
+
+    /// The same, but does not wait for a log that is known to be away.
+    pub(super) async fn looked_up(&self, limit: Duration) -> Result<(), LogError> {
+        let is_away = self
+            .shared
+            .upgrade()
+            .is_some_and(|shared| shared.relay.health().is_err());
+        if !is_away && !self.is_loaded() {
+            let mut loaded = self.loaded.subscribe();
+            let looked_up = loaded.wait_for(|loaded| *loaded != Loaded::Waiting);
+            let _ = timeout(limit, looked_up).await;
+        }
+        self.known()
+    }
+
+    /// Whether its rules are known, and if not, why.
+    pub(super) fn known(&self) -> Result<(), LogError> {
+        let why = match &*self.loaded.borrow() {
+            Loaded::Known => return Ok(()),
+            Loaded::Failed(error) => error.clone(),
+            Loaded::Waiting => {
+                LogError::Unavailable("the room's rules are not read yet".to_owned())
+            }
+        };
+        // What is wrong with the log now says more than what was when they were last asked for.
+        let health = self.shared.upgrade().map(|shared| shared.relay.health());
+        Err(health.and_then(Result::err).unwrap_or(why))
+    }
+
+    /// Its rules can't be read just now; those it has stay.
+    fn cannot_load(&self, error: LogError) {
+        self.loaded.send_if_modified(|loaded| {
+            let is_new = *loaded != Loaded::Known;
+            if is_new {
+                *loaded = Loaded::Failed(error);
+            }
+            is_new
+        });
     }
 
     /// Its rules may have changed without this node's being told: reads them again.
@@ -154,7 +229,10 @@ impl Side {
     /// All stays of known users here.
     pub(super) fn stays(&self) -> Vec<Arc<Stay>> {
         let stays = lock(&self.stays);
-        stays.iter().filter_map(|(_, stay)| stay.upgrade()).collect()
+        stays
+            .iter()
+            .filter_map(|(_, stay)| stay.upgrade())
+            .collect()
     }
 
     /// Has the next tick visit it.
@@ -195,7 +273,11 @@ impl Side {
     }
 
     /// Everybody here, at most so many, and how many there are. Waits until it's known.
-    pub(super) async fn present(self: &Arc<Self>, shared: &Arc<Shared>, limit: usize) -> (Vec<Present>, usize) {
+    pub(super) async fn present(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        limit: usize,
+    ) -> (Vec<Present>, usize) {
         self.open_roster(shared);
         let mut settled = self.settled.subscribe();
         let mut nodes = shared.nodes.subscribe();
@@ -230,14 +312,22 @@ impl Side {
 
     fn read(self: &Arc<Self>, shared: &Arc<Shared>, node: &NodeId) {
         let mut watch = lock(&self.watch);
-        let begins = watch.roster.as_mut().is_some_and(|roster| roster.begin_reading(node));
+        let begins = watch
+            .roster
+            .as_mut()
+            .is_some_and(|roster| roster.begin_reading(node));
         if begins {
             tokio::spawn(read(Arc::downgrade(self), shared.clone(), node.clone()));
         }
     }
 
     /// Holds the roster against who lives: nodes it doesn't know are read, dead ones dropped.
-    pub(super) fn on_beat(self: &Arc<Self>, shared: &Arc<Shared>, living: &[NodeId], as_of: Instant) {
+    pub(super) fn on_beat(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        living: &[NodeId],
+        as_of: Instant,
+    ) {
         let mut unknown = Vec::new();
         {
             let mut watch = lock(&self.watch);
@@ -333,7 +423,8 @@ impl Side {
                 watch.told = (count, false);
             }
         }
-        self.newcomers.store(newcomers.saturating_sub(1), Ordering::Release);
+        self.newcomers
+            .store(newcomers.saturating_sub(1), Ordering::Release);
         for aside in asides {
             shared.relay.tell(&self.room, Arc::new(aside));
         }
@@ -354,7 +445,12 @@ impl Side {
                 let aside = told::reactions(&self.room, &counts, &totals);
                 shared.relay.tell(&self.room, Arc::new(aside));
             }
-            Some(Message::Presence { node, seq, set, removed }) => {
+            Some(Message::Presence {
+                node,
+                seq,
+                set,
+                removed,
+            }) => {
                 let node = NodeId::new(&node);
                 let has_gap = {
                     let mut watch = lock(&self.watch);
@@ -402,10 +498,19 @@ impl Ear for SideEar {
 
 /// Reads a room's rules, however long that takes.
 async fn load(side: Weak<Side>, shared: Arc<Shared>) {
-    // An act between the reading and the following would be missed.
     let mut audits = shared.audits.subscribe();
-    let _ = audits.wait_for(|follows| *follows).await;
     loop {
+        // An act between the reading and the following would be missed.
+        let follows = audits.wait_for(|follows| follows.is_some()).await;
+        let follows = follows.ok().and_then(|follows| (*follows).clone());
+        if let Some(Err(error)) = follows {
+            match side.upgrade() {
+                Some(side) => side.cannot_load(error),
+                None => return,
+            }
+            let _ = audits.changed().await;
+            continue;
+        }
         let Some(room) = side.upgrade().map(|side| side.room.clone()) else {
             return;
         };
@@ -413,13 +518,16 @@ async fn load(side: Weak<Side>, shared: Arc<Shared>) {
             Ok(rules) => {
                 if let Some(side) = side.upgrade() {
                     *side.rules() = Rules::read(rules);
-                    side.loaded.send_replace(true);
+                    side.loaded.send_replace(Loaded::Known);
                     super::audit::enforce(&side);
                 }
                 return;
             }
             Err(error) => {
                 tracing::debug!(%room, %error, "cannot read a room's rules");
+                if let Some(side) = side.upgrade() {
+                    side.cannot_load(error);
+                }
                 sleep(RETRY).await;
             }
         }

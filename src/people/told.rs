@@ -39,7 +39,11 @@ fn joined(users: &[Present]) -> Value {
 
 /// Who came and went.
 pub(super) fn moves(room: &RoomName, moves: &Moves) -> Aside {
-    let left: Vec<Value> = moves.left.iter().map(|user| value!({"user": &**user})).collect();
+    let left: Vec<Value> = moves
+        .left
+        .iter()
+        .map(|user| value!({"user": &**user}))
+        .collect();
     let rest = value!({"join": joined(&moves.joined), "leave": left, "count": moves.count});
     presence(aside("presence", room, object(rest)), Audience::Watchers)
 }
@@ -78,7 +82,8 @@ pub(super) fn deleted(room: &RoomName, id: EntryId) -> Aside {
 pub(super) fn rules(room: &RoomName, rules: &Rules) -> Aside {
     let parsed = |json: &Option<Box<str>>| -> Value {
         let json = json.as_deref();
-        json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or(Value::Null)
+        json.and_then(|json| serde_json::from_str(json).ok())
+            .unwrap_or(Value::Null)
     };
     let rest = value!({
         "closed": rules.closed,
@@ -90,7 +95,12 @@ pub(super) fn rules(room: &RoomName, rules: &Rules) -> Aside {
 }
 
 /// A moderator has done something to this very user.
-pub(super) fn moderated(room: &RoomName, act: &str, until: Option<u64>, reason: Option<&str>) -> Aside {
+pub(super) fn moderated(
+    room: &RoomName,
+    act: &str,
+    until: Option<u64>,
+    reason: Option<&str>,
+) -> Aside {
     let mut rest = object(value!({"act": act}));
     if let Some(until) = until.filter(|until| *until > 0) {
         rest.insert("until".to_owned(), until.into());
@@ -103,7 +113,11 @@ pub(super) fn moderated(room: &RoomName, act: &str, until: Option<u64>, reason: 
 
 /// The client was put out of a room that is not its socket's own.
 pub(super) fn put_out(room: &RoomName, code: &str, message: &str) -> Aside {
-    aside("left", room, object(value!({"code": code, "message": message})))
+    aside(
+        "left",
+        room,
+        object(value!({"code": code, "message": message})),
+    )
 }
 
 /// Reactions since the last of these, and all in all.
@@ -112,7 +126,11 @@ pub(super) fn reactions(
     counts: &BTreeMap<String, u64>,
     totals: &BTreeMap<String, u64>,
 ) -> Aside {
-    let mut aside = aside("reactions", room, object(value!({"counts": counts, "totals": totals})));
+    let mut aside = aside(
+        "reactions",
+        room,
+        object(value!({"counts": counts, "totals": totals})),
+    );
     aside.sheds = true;
     aside
 }

@@ -85,7 +85,7 @@ type Rooms = SmallVec<[(RoomName, Option<AbortHandle>); 1]>;
 pub type Joined = Box<dyn FnOnce(Result<EntryId, NotJoined>) -> Option<Bytes> + Send>;
 
 /// What a join has to pass before anything else. It may take its time.
-pub type Gate = BoxFuture<'static, Result<(), Barred>>;
+pub type Gate = BoxFuture<'static, Result<(), NotJoined>>;
 
 /// A gate that stays shut: a code for programs and a sentence for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

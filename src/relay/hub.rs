@@ -207,6 +207,11 @@ impl Relay {
         self.log.health()
     }
 
+    /// How long a publish may wait for its outcome.
+    pub fn publish_timeout(&self) -> Duration {
+        self.settings.publish_timeout
+    }
+
     /// What the relay counts.
     pub fn stats(&self) -> &Arc<Stats> {
         &self.shared.stats

@@ -229,6 +229,18 @@ pub enum LogError {
 }
 
 impl LogError {
+    /// Whether it may pass by itself, so that it makes sense to wait.
+    pub fn passes(&self) -> bool {
+        match self {
+            LogError::Unavailable(_)
+            | LogError::Busy
+            | LogError::Loading
+            | LogError::ReadOnly(_)
+            | LogError::Full(_) => true,
+            LogError::WrongType | LogError::Denied(_) | LogError::Other(_) => false,
+        }
+    }
+
     /// A short word for the client contract and for metrics.
     pub const fn code(&self) -> &'static str {
         match self {

@@ -263,7 +263,7 @@ impl Room {
     pub(super) async fn start(&self, from: Position, now_ms: u64) -> Result<Start, LogError> {
         loop {
             match self.try_start(from, now_ms).await {
-                Err(error) if passes(&error) => sleep(START_RETRY).await,
+                Err(error) if error.passes() => sleep(START_RETRY).await,
                 outcome => return outcome,
             }
         }
@@ -451,7 +451,7 @@ impl Room {
         let outcome = opened
             .wait_for(|opened| match opened {
                 Opened::Waiting => false,
-                Opened::Failed(error) => !passes(error),
+                Opened::Failed(error) => !error.passes(),
                 Opened::Open => true,
             })
             .await;
@@ -640,24 +640,12 @@ impl Feed for Room {
         }
         self.opened.send_if_modified(|opened| {
             // A room that is open stays open: its subscribers wait, as they do for Redis.
-            if *opened == Opened::Open && passes(error) {
+            if *opened == Opened::Open && error.passes() {
                 return false;
             }
             *opened = Opened::Failed(error.clone());
             true
         });
         self.moved.notify_waiters();
-    }
-}
-
-/// Whether an error may pass by itself, so that a join waits rather than fails.
-fn passes(error: &LogError) -> bool {
-    match error {
-        LogError::Unavailable(_)
-        | LogError::Busy
-        | LogError::Loading
-        | LogError::ReadOnly(_)
-        | LogError::Full(_) => true,
-        LogError::WrongType | LogError::Denied(_) | LogError::Other(_) => false,
     }
 }

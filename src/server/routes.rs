@@ -34,7 +34,10 @@ pub fn router(state: Arc<FrontendState>) -> Router {
         .route("/rooms/{room}", get(room).post(api::publish::to_room))
         .route("/rooms/{room}/presence", get(api::people::presence))
         .route("/rooms/{room}/moderation", post(api::people::moderate))
-        .route("/users/{user}", get(api::people::user).post(api::publish::to_user))
+        .route(
+            "/users/{user}",
+            get(api::people::user).post(api::publish::to_user),
+        )
         .route("/publish", post(api::many::publish_to_many))
         .route("/nodes", get(api::people::nodes))
         .route("/health/live", get(ops::live))

@@ -4,6 +4,8 @@
 //! the process. What people do to a Redis behind a relay's back (DEL, XTRIM, XDEL, XADD with an ID
 //! of one's own, a failover) has a method here, so that a test can do it too.
 
+mod board;
+mod rates;
 mod stream;
 
 use std::collections::{HashMap, VecDeque};
@@ -20,7 +22,8 @@ use tokio::time::Instant;
 use self::stream::Stream;
 use crate::relay::entry::{Entry, EntryId, Fields, RoomName};
 use crate::relay::log::{
-    Append, AppendError, Feed, Log, LogError, Next, Range, Read, StreamState, Survey, TailGuard,
+    Append, AppendError, Feed, Limit, Log, LogError, Next, Range, Read, StreamState, Survey,
+    TailGuard,
 };
 
 /// Most rooms at a time. Names are free to invent, so without a bound anyone could fill the memory
@@ -60,7 +63,8 @@ impl Default for Settings {
     }
 }
 
-/// A [`Log`] in memory. Clones share the streams.
+/// A [`Log`] in memory, and a [`Board`](crate::people::board::Board). Clones share the streams, and
+/// are each good for one node of many.
 #[derive(Clone)]
 pub struct MemoryLog {
     shared: Arc<Shared>,
@@ -77,6 +81,8 @@ struct Shared {
 struct Streams {
     rooms: HashMap<RoomName, Stream>,
     seen: Seen,
+    rates: rates::Rates,
+    board: board::State,
     /// One bell per tail: rung when its room changes. Apart from the streams, because a tail waits
     /// for rooms that don't exist yet, too.
     bells: HashMap<RoomName, SmallVec<[Arc<Notify>; 1]>>,
@@ -161,7 +167,11 @@ impl MemoryLog {
     /// try again.
     pub fn set_failing(&self, error: Option<LogError>) {
         let (_, mut streams) = self.shared.lock();
+        let back = streams.failing.is_some() && error.is_none();
         streams.failing = error;
+        if back {
+            streams.board.reconnected();
+        }
         streams
             .bells
             .values()
@@ -183,9 +193,17 @@ impl MemoryLog {
 
 impl Log for MemoryLog {
     fn append(&self, append: Append) {
-        let outcome = self.shared.append(append.room, append.fields, append.key);
+        let Append {
+            room,
+            fields,
+            key,
+            limits,
+            done,
+            ..
+        } = append;
+        let outcome = self.shared.append(room, fields, key, &limits);
         // Not under the lock: whoever takes the outcome may append again.
-        (append.done)(outcome);
+        done(outcome);
     }
 
     fn range(
@@ -300,10 +318,24 @@ impl Shared {
         room: RoomName,
         fields: Fields,
         key: Option<Bytes>,
+        limits: &[Limit],
     ) -> Result<EntryId, AppendError> {
         let (now, mut streams) = self.up().map_err(AppendError::Refused)?;
-        let id = streams.append(&self.settings, now, room, fields, key);
-        let id = id.map_err(AppendError::Refused)?;
+        // A repeat passes anyway.
+        let repeat = match &key {
+            Some(key) => streams.seen.repeated(&room, key, now),
+            None => None,
+        };
+        let id = match repeat {
+            Some(id) => id,
+            None => {
+                let charges = streams.rates.pass(&room, limits, now)?;
+                let id = streams.append(&self.settings, now, room, fields, key);
+                let id = id.map_err(AppendError::Refused)?;
+                streams.rates.charge(charges, now);
+                id
+            }
+        };
         if streams.losing_answers {
             return Err(AppendError::Unknown(LogError::Unavailable(
                 "the answer was lost".into(),
@@ -383,11 +415,7 @@ impl Streams {
                 "ERR wrong number of arguments for 'xadd' command".into(),
             ));
         }
-        self.seen.forget(now);
         let key = key.map(|key| (room.clone(), key));
-        if let Some(id) = key.as_ref().and_then(|key| self.seen.ids.get(key)) {
-            return Ok(*id);
-        }
         if self.live_mut(&room, now).is_none() {
             self.make_place(now)?;
         }
@@ -445,6 +473,12 @@ impl Streams {
 }
 
 impl Seen {
+    /// The ID that a key led to, if it's remembered.
+    fn repeated(&mut self, room: &RoomName, key: &Bytes, now: u64) -> Option<EntryId> {
+        self.forget(now);
+        self.ids.get(&(room.clone(), key.clone())).copied()
+    }
+
     fn remember(&mut self, key: (RoomName, Bytes), id: EntryId, until: u64) {
         self.ids.insert(key.clone(), id);
         self.expiries.push_back((until, key));

@@ -1,10 +1,12 @@
 //! The streams in Redis.
 //!
-//! Three kinds of connection, so that none waits behind another: one appends (`append`), one
-//! answers questions and is asked every second whether it lives (`command`), and the tails have
-//! their own (`tail`). Each reconnects by itself, with backoff and jitter.
+//! Four kinds of connection, so that none waits behind another: one appends (`append`), one
+//! answers questions and is asked every second whether it lives (`command`), the tails have their
+//! own (`tail`), and so has what nodes share besides the streams (`board`). Each reconnects by
+//! itself, with backoff and jitter.
 
 mod append;
+mod board;
 mod command;
 mod connect;
 mod health;
@@ -14,7 +16,7 @@ mod reply;
 mod tail;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -38,6 +40,27 @@ pub enum Retention {
     Age(Duration),
     /// Everything.
     All,
+}
+
+impl Retention {
+    /// What XADD is told: how to trim, and to what.
+    fn threshold(self) -> Option<(&'static str, u64)> {
+        match self {
+            Retention::All => None,
+            Retention::Entries(most) => Some(("MAXLEN", most)),
+            Retention::Age(age) => {
+                let oldest = SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .unwrap_or_default()
+                    .saturating_sub(age);
+                Some(("MINID", millis(oldest)))
+            }
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// When an append counts as stored.
@@ -109,9 +132,10 @@ impl Default for Settings {
     }
 }
 
-/// A [`Log`] over one Redis server.
+/// A [`Log`] over one Redis server, and a [`Board`](crate::people::board::Board).
 pub struct RedisLog {
     keys: keys::Keys,
+    board: Arc<board::Connections>,
     publisher: append::Publisher,
     commands: Arc<command::Commands>,
     tails: tail::Tails,
@@ -130,6 +154,7 @@ impl RedisLog {
         let pings = tokio::spawn(health::ping_forever(health.clone(), commands.clone()));
         Ok(Arc::new(RedisLog {
             publisher: append::Publisher::start(&settings, keys.clone(), address.clone()),
+            board: Arc::new(board::Connections::start(&settings, keys.clone(), &address)),
             tails: tail::Tails::start(&settings, keys.clone(), address, health.clone()),
             keys,
             commands,

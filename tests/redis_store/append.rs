@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use tailcast::relay::entry::EntryId;
-use tailcast::relay::log::{AppendError, Log, LogError, Range};
+use tailcast::relay::log::{Append, AppendError, Lane, Limit, Log, LogError, Range};
 use tailcast::store::redis::{Durability, RedisLog, Retention, Settings, probe};
 use tokio::time::Instant;
 
@@ -354,4 +354,91 @@ async fn a_replica_takes_no_appends_until_it_is_a_master() {
     server.command(&["REPLICAOF", "NO", "ONE"]).await.unwrap();
     told.await.unwrap().unwrap();
     assert_eq!(messages(&*log, "r").await, ["0", "1"]);
+}
+
+#[tokio::test]
+async fn the_first_lane_goes_in_first_though_the_usual_one_is_full() {
+    let mut server = Server::start(&["--appendonly", "yes"]).await;
+    let log = RedisLog::start(Settings {
+        publish_queue: 3,
+        ..server.settings()
+    })
+    .unwrap();
+    store(&*log, "r", "0").await;
+    server.kill();
+    until("health says so", || async { log.health().is_err() }).await;
+    let usual: Vec<_> = ["1", "2", "3"]
+        .map(|message| append(&*log, "r", message, None, SOON * 2))
+        .into();
+    let refused = append(&*log, "r", "4", None, SOON).await.unwrap();
+    assert_eq!(refused, Err(AppendError::Refused(LogError::Busy)));
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    for message in ["host 1", "host 2"] {
+        let tell = tell.clone();
+        log.append(Append {
+            room: room("r"),
+            fields: Box::new([("message".into(), message.into())]),
+            key: None,
+            limits: Box::default(),
+            lane: Lane::First,
+            deadline: Instant::now() + SOON * 2,
+            done: Box::new(move |outcome| drop(tell.send(outcome))),
+        });
+    }
+    drop(tell);
+    server.run().await;
+    while let Some(outcome) = told.recv().await {
+        outcome.unwrap();
+    }
+    for told in usual {
+        told.await.unwrap().unwrap();
+    }
+    until("health says so", || async { log.health().is_ok() }).await;
+    let stored = messages(&*log, "r").await;
+    assert_eq!(stored, ["0", "host 1", "host 2", "1", "2", "3"]);
+}
+
+#[tokio::test]
+async fn limits_hold_when_the_server_forgets_scripts() {
+    let server = Server::start(&[]).await;
+    let log = server.log();
+    let limited = |burst: u32| {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        log.append(Append {
+            room: room("r"),
+            fields: Box::new([("message".into(), "x".into())]),
+            key: None,
+            limits: Box::new([Limit {
+                name: "user".into(),
+                interval: Duration::from_secs(60),
+                burst,
+            }]),
+            lane: Lane::Usual,
+            deadline: Instant::now() + SOON,
+            done: Box::new(|outcome| drop(tell.send(outcome))),
+        });
+        async { told.await.unwrap() }
+    };
+    limited(2).await.unwrap();
+    server.command(&["SCRIPT", "FLUSH"]).await.unwrap();
+    limited(2).await.unwrap();
+    let Err(AppendError::TooFast { limit, retry }) = limited(2).await else {
+        panic!("the third is one too many");
+    };
+    assert_eq!(limit, 0);
+    assert!(retry > Duration::from_secs(30) && retry <= Duration::from_secs(60));
+    // It's forgotten when it's full again, and a foreign value does no harm.
+    let key = "tailcast:{}rate:1:r:user";
+    let left = server.command(&["PTTL", key]).await.unwrap();
+    let full = matches!(left, redis::Value::Int(ms) if (60_000..=120_000).contains(&ms));
+    assert!(full, "{left:?}");
+    server.command(&["SET", key, "nonsense"]).await.unwrap();
+    limited(1).await.unwrap();
+    // What was far in the future counts as a full charge, no more.
+    server.command(&["SET", key, "9e18"]).await.unwrap();
+    let Err(AppendError::TooFast { retry, .. }) = limited(1).await else {
+        panic!("it is charged");
+    };
+    assert!(retry <= Duration::from_secs(60));
+    assert_eq!(messages(&*log, "r").await.len(), 3);
 }

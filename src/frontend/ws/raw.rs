@@ -6,11 +6,11 @@ use bytes::Bytes;
 
 use super::frame;
 use super::talk::Talk;
-use crate::relay::close::CloseReason;
 use crate::people::Refusal;
 use crate::people::session::{Entry, Joined};
-use crate::relay::format::{Format, GapFrame};
+use crate::relay::close::CloseReason;
 use crate::relay::connection::NotJoined;
+use crate::relay::format::{Format, GapFrame};
 use crate::relay::log::LogError;
 
 /// Entries as their message alone. It has no words for a gap.
@@ -112,7 +112,10 @@ mod tests {
         assert!(refused.starts_with("not stored"), "{refused}");
         let unknown = AppendError::Unknown(LogError::Loading).to_string();
         assert!(unknown.contains("may or may not"), "{unknown}");
-        assert_eq!(join_failed(&LogError::WrongType).code(), 4400);
-        assert_eq!(join_failed(&LogError::Denied(String::new())).code(), 1011);
+        assert_eq!(join_failed(&LogError::WrongType.into()).code(), 4400);
+        assert_eq!(
+            join_failed(&LogError::Denied(String::new()).into()).code(),
+            1011
+        );
     }
 }

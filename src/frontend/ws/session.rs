@@ -17,10 +17,10 @@ use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::WebSocket;
 use tracing::debug;
 
+use super::Wish;
 use super::frame::{Opcode, frame};
 use super::io::{Io, websocket};
 use super::limits::Limiter;
-use super::Wish;
 use super::talk::{Dialect, Inbound, Talk};
 use super::watch::{Times, Verdict, Watch};
 use crate::auth::{AuthError, Identity};

@@ -115,7 +115,9 @@ proptest! {
         let mut nodes = [Truth::default(), Truth::default()];
         let mut roster = Roster::default();
         let mut seen: BTreeMap<Arc<str>, ()> = BTreeMap::new();
-        let end = [0, 1].into_iter().flat_map(|node| [Step::Set(node, 0, 1), Step::Read, Step::Read]);
+        let end = [0, 1].into_iter().flat_map(|node| {
+            [Step::Set(node, 0, 1), Step::Set(node, 0, 1), Step::Read, Step::Read]
+        });
         for step in steps.into_iter().chain(end).chain([Step::Read, Step::Look]) {
             let changed = match &step {
                 Step::Set(node, user, devices) => {
@@ -133,7 +135,7 @@ proptest! {
             if let Some((at, set, removed)) = changed {
                 let node = &mut nodes[at];
                 node.seq += 1;
-                // The end's own messages arrive, so that a loss shows.
+                // At the end two come: if the first is lost, the second shows it.
                 let delta = Delta { seq: node.seq, set, removed };
                 if !std::mem::take(&mut node.lose) {
                     node.reading |= roster.apply(&ids[at], delta);

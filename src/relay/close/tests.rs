@@ -22,7 +22,7 @@ fn codes_and_whether_to_reconnect() {
         (CloseReason::BadRequest(text()), 4400, false),
         (CloseReason::Timeout(text()), 4408, true),
         (CloseReason::Gap(gap), 4409, true),
-        (CloseReason::TooFast, 4429, true),
+        (CloseReason::TooFast("slow down".into()), 4429, true),
         (CloseReason::Protocol(1002, text()), 1002, false),
     ];
     for (reason, code, reconnect) in table {

@@ -25,7 +25,8 @@ fn node() -> Node {
     let mut settings = frontend::Settings::new(RoomName::parse("mystream").unwrap());
     settings.max_frame = 100;
     settings.max_fields = 4;
-    let state = FrontendState::new(relay, settings);
+    let board = Arc::new(log.clone());
+    let state = FrontendState::trusting(relay, board, settings).unwrap();
     let app = Router::new()
         .nest("/nested", router(state.clone()))
         .fallback_service(router(state.clone()));

@@ -112,7 +112,7 @@ fn rooms_are_bounded() {
     });
     let try_append = |name: String| {
         let room = RoomName::parse(&name).unwrap();
-        log.shared.append(room, fields(), None)
+        log.shared.append(room, fields(), None, &[])
     };
     for number in 0..ROOMS_MAX {
         try_append(format!("room-{number}")).unwrap();

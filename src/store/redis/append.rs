@@ -13,6 +13,7 @@
 
 mod batch;
 mod queue;
+mod script;
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -203,14 +204,14 @@ impl Worker {
         }
     }
 
-    /// Loads the script once per connection, so that keyed appends don't fall behind others in
+    /// Loads the script once per connection, so that appends that need it don't fall behind others in
     /// their room by being sent twice.
     async fn load_script(&mut self, connection: &mut MultiplexedConnection) -> bool {
         let mut pipe = Pipeline::with_capacity(1);
-        pipe.cmd("SCRIPT").arg("LOAD").arg(batch::SCRIPT);
+        pipe.cmd("SCRIPT").arg("LOAD").arg(script::TEXT);
         match self.meanwhile(ask(connection, &pipe, PING_TIMEOUT)).await {
             Ok(values) => {
-                // An error reply concerns only appends with a key: it waits for one.
+                // An error reply concerns only appends that need it: it waits for one.
                 self.script_error = values.into_iter().find_map(|v| reply::check(v).err());
                 self.script_loaded = true;
                 true

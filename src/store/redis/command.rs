@@ -29,6 +29,15 @@ pub(super) struct Commands {
     line: Mutex<Line>,
 }
 
+/// Whether a question may go out again after the connection broke under it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// Asked twice it does no harm.
+    Safe,
+    /// It would count twice.
+    Never,
+}
+
 struct Line {
     connection: Option<MultiplexedConnection>,
     /// Counts connections, so that a late failure discards only the one it was on.
@@ -69,7 +78,8 @@ impl Commands {
         } else {
             pipe.cmd("XRANGE").arg(key).arg(from).arg(to);
         }
-        pipe.arg("COUNT").arg(range.limit);
+        // Beyond this Redis reads no number.
+        pipe.arg("COUNT").arg(range.limit.min(i64::MAX as usize));
         reply::entries(self.one(&pipe).await?)
     }
 
@@ -98,16 +108,33 @@ impl Commands {
     pub(super) async fn ping(&self, within: Duration) -> Result<(), LogError> {
         let mut pipe = Pipeline::with_capacity(1);
         pipe.cmd("PING");
-        let value = self.try_once(&pipe, within).await.map_err(|f| f.error)?;
-        reply::check(value).map(drop)
+        let values = self.try_once(&pipe, within).await.map_err(|f| f.error)?;
+        values
+            .into_iter()
+            .try_for_each(|v| reply::check(v).map(drop))
     }
 
     /// Asks one question; twice if the connection broke under it, as it only reads.
     async fn one(&self, pipe: &Pipeline) -> Result<Value, LogError> {
+        let values = self.all(pipe, TIMEOUT, Repeat::Safe).await?;
+        values
+            .into_iter()
+            .next_back()
+            .ok_or_else(|| LogError::Other("no reply".to_owned()))
+    }
+
+    /// Asks a pipeline of questions, and answers all replies, error replies among them. Each try
+    /// may take so long, not counting connecting.
+    pub(super) async fn all(
+        &self,
+        pipe: &Pipeline,
+        within: Duration,
+        repeat: Repeat,
+    ) -> Result<Vec<Value>, LogError> {
         let asked = async {
-            match self.try_once(pipe, TIMEOUT).await {
-                Err(failed) if failed.again => {
-                    self.try_once(pipe, TIMEOUT).await.map_err(|f| f.error)
+            match self.try_once(pipe, within).await {
+                Err(failed) if failed.again && repeat == Repeat::Safe => {
+                    self.try_once(pipe, within).await.map_err(|f| f.error)
                 }
                 answer => answer.map_err(|f| f.error),
             }
@@ -119,13 +146,10 @@ impl Commands {
         })
     }
 
-    async fn try_once(&self, pipe: &Pipeline, within: Duration) -> Result<Value, Failed> {
+    async fn try_once(&self, pipe: &Pipeline, within: Duration) -> Result<Vec<Value>, Failed> {
         let (serial, mut connection) = self.connection().await?;
         match ask(&mut connection, pipe, within).await {
-            Ok(mut values) => values.pop().ok_or_else(|| Failed {
-                error: LogError::Other("no reply".to_owned()),
-                again: false,
-            }),
+            Ok(values) => Ok(values),
             Err(error) => {
                 let mut line = self.line.lock().await;
                 if line.serial == serial {

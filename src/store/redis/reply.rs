@@ -81,7 +81,8 @@ pub(super) fn entry_id(value: &Value) -> Result<EntryId, LogError> {
         .ok_or_else(|| malformed("an entry ID"))
 }
 
-fn bytes(value: Value) -> Result<Bytes, LogError> {
+/// A string.
+pub(super) fn bytes(value: Value) -> Result<Bytes, LogError> {
     match value {
         // The vector's memory becomes the entry's: nothing is copied.
         Value::BulkString(bytes) => Ok(Bytes::from(bytes)),
@@ -89,6 +90,51 @@ fn bytes(value: Value) -> Result<Bytes, LogError> {
         Value::Okay => Ok(Bytes::from_static(b"OK")),
         _ => Err(malformed("a string")),
     }
+}
+
+/// A string, or nothing.
+pub(super) fn bytes_or_nil(value: Value) -> Result<Option<Bytes>, LogError> {
+    match check(value)? {
+        Value::Nil => Ok(None),
+        value => bytes(value).map(Some),
+    }
+}
+
+/// A string of text.
+pub(super) fn text(value: Value) -> Result<String, LogError> {
+    String::from_utf8(bytes(check(value)?)?.to_vec()).map_err(|_| malformed("text"))
+}
+
+/// A list, or a set.
+pub(super) fn list(value: Value) -> Result<Vec<Value>, LogError> {
+    match check(value)? {
+        Value::Array(list) | Value::Set(list) => Ok(list),
+        _ => Err(malformed("a list")),
+    }
+}
+
+/// The answer to SCAN or HSCAN: the next cursor, and what was found.
+pub(super) fn scanned(value: Value) -> Result<(u64, Value), LogError> {
+    let parts = <[Value; 2]>::try_from(list(value)?).map_err(|_| malformed("a page"))?;
+    let [cursor, found] = parts;
+    let cursor = text(cursor)?.parse().map_err(|_| malformed("a cursor"))?;
+    Ok((cursor, found))
+}
+
+/// The first error among replies, those within a transaction included.
+pub(super) fn all_well(values: Vec<Value>) -> Result<(), LogError> {
+    let mut aborted = None;
+    for value in values {
+        match value {
+            Value::Array(values) => all_well(values)?,
+            // What it was aborted for says more.
+            Value::ServerError(error) if error.code() == "EXECABORT" => {
+                aborted = Some(refusal(&error));
+            }
+            value => drop(check(value)?),
+        }
+    }
+    aborted.map_or(Ok(()), Err)
 }
 
 fn entry(value: Value) -> Result<Entry, LogError> {
@@ -107,7 +153,7 @@ fn entry(value: Value) -> Result<Entry, LogError> {
 }
 
 /// A map of RESP3, or the flat list that RESP2 writes for one.
-fn pairs(value: Value) -> Result<Vec<(Value, Value)>, LogError> {
+pub(super) fn pairs(value: Value) -> Result<Vec<(Value, Value)>, LogError> {
     match value {
         Value::Map(pairs) => Ok(pairs),
         Value::Array(flat) if flat.len() % 2 == 0 => {
@@ -206,6 +252,10 @@ pub(crate) fn fuzz(value: &Value) {
     let _ = check(value.clone());
     let _ = entries(value.clone());
     let _ = stream_state(value.clone());
+    let _ = scanned(value.clone());
+    let _ = pairs(value.clone());
+    let _ = text(value.clone());
+    let _ = all_well(vec![value.clone()]);
     let last = stream(value.clone());
     match streams(value.clone()) {
         Ok(mut streams) => {
@@ -338,5 +388,26 @@ mod tests {
         let none = "$11\r\nfirst-entry\r\n$-1\r\n";
         assert_eq!(state(format!("*8\r\n{head}{added}{none}")), Some(want));
         assert_eq!(state("-ERR no such key\r\n".to_owned()), None);
+    }
+
+    #[test]
+    fn pages_and_transactions() {
+        let page = "*2\r\n$2\r\n17\r\n*2\r\n$1\r\na\r\n$1\r\nb\r\n";
+        let (cursor, found) = scanned(parse(page)).unwrap();
+        assert_eq!((cursor, pairs(found).unwrap().len()), (17, 1));
+        for wire in [":1\r\n", "*1\r\n$1\r\n0\r\n", "*2\r\n$1\r\nx\r\n*0\r\n"] {
+            assert!(scanned(parse(wire)).is_err(), "{wire}");
+        }
+        let well = |wires: &[&str]| all_well(wires.iter().map(|wire| parse(wire)).collect());
+        let (queued, oom) = ("+QUEUED\r\n", "-OOM command not allowed\r\n");
+        let abort = "-EXECABORT Transaction discarded because of previous errors.\r\n";
+        assert_eq!(well(&["+OK\r\n", queued, "*1\r\n:1\r\n"]), Ok(()));
+        assert_eq!(
+            well(&[queued, oom, abort]).unwrap_err().code(),
+            "redis_full"
+        );
+        assert_eq!(well(&[abort]).unwrap_err().code(), "redis_error");
+        let inside = "*2\r\n:1\r\n-WRONGTYPE Operation\r\n";
+        assert_eq!(well(&[queued, inside]), Err(LogError::WrongType));
     }
 }

@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use tailcast::relay::WindowLimits;
-use tailcast::relay::connection::{Connection, Publish as Publishing};
+use tailcast::relay::connection::{Connection, NotJoined, Publish as Publishing};
 use tailcast::relay::entry::{EntryId, Fields, RoomName};
 use tailcast::relay::format::GapReason;
 use tailcast::relay::hub::{Relay, Settings};
@@ -514,7 +514,7 @@ impl World {
             self.histories.clone(),
             matches!(position, Position::Now | Position::After(_)),
         );
-        let joined = Box::new(move |outcome: Result<EntryId, LogError>| {
+        let joined = Box::new(move |outcome: Result<EntryId, NotJoined>| {
             Some(match outcome {
                 Err(_) => wire::failed(room),
                 Ok(id) => {
@@ -525,7 +525,7 @@ impl World {
         });
         if let Some(connection) = &client.connection {
             // Refused only if the client is there already.
-            let _ = connection.join(name(room), position, false, joined);
+            let _ = connection.join(name(room), position, false, None, joined);
         }
     }
 

@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-fn read(text: &str) -> (Ref, Result<Request, Refusal>) {
+fn read(text: &str) -> (Ref, Result<Request, Refused>) {
     parse(text, 3)
 }
 
@@ -27,7 +27,7 @@ fn room(name: &str) -> RoomName {
 }
 
 fn publish(pairs: &[(&str, &[u8])]) -> Request {
-    Request::Publish {
+    Request::Publish(Publish {
         room: None,
         fields: pairs
             .iter()
@@ -39,7 +39,9 @@ fn publish(pairs: &[(&str, &[u8])]) -> Request {
             })
             .collect(),
         key: None,
-    }
+        echo: true,
+        ephemeral: false,
+    })
 }
 
 fn history() -> Request {
@@ -81,11 +83,25 @@ fn publishes() {
     );
     check(
         r#"{"type":"publish","room":"a/b","message":"x","key":"k"}"#,
-        Request::Publish {
+        Request::Publish(Publish {
             room: Some(room("a/b")),
             fields: Box::new([(Bytes::from("message"), Bytes::from("x"))]),
             key: Some(Bytes::from("k")),
-        },
+            echo: true,
+            ephemeral: false,
+        }),
+    );
+    let Request::Publish(plain) = publish(&[("message", b"x")]) else {
+        unreachable!();
+    };
+    check(
+        r#"{"type":"publish","to":"bob","message":"x","echo":false,"ephemeral":true}"#,
+        Request::Publish(Publish {
+            room: Some(room("@bob")),
+            echo: false,
+            ephemeral: true,
+            ..plain
+        }),
     );
     // Null is absent, and unknown keys are somebody else's.
     check(
@@ -104,7 +120,49 @@ fn other_requests() {
     let join = |from| Request::Join {
         room: room("r"),
         from,
+        presence: false,
     };
+    check(
+        r#"{"type":"auth","token":"a.b.c"}"#,
+        Request::Auth {
+            token: "a.b.c".into(),
+        },
+    );
+    check(
+        r#"{"type":"presence","limit":5}"#,
+        Request::Presence {
+            room: None,
+            limit: Some(5),
+        },
+    );
+    check(
+        r#"{"type":"react","room":"r","reaction":"❤️"}"#,
+        Request::React {
+            room: Some(room("r")),
+            reaction: "❤️".into(),
+        },
+    );
+    check(
+        r#"{"type":"moderate","act":"close","reason":"night"}"#,
+        Request::Moderate {
+            room: None,
+            act: Act::Close,
+            reason: Some("night".into()),
+        },
+    );
+    refused(r#"{"type":"auth"}"#, "bad_request", "token");
+    refused(r#"{"type":"react"}"#, "bad_request", "reaction");
+    refused(r#"{"type":"moderate","act":"fly"}"#, "bad_request", "fly");
+    refused(
+        r#"{"type":"publish","to":"","message":"x"}"#,
+        "bad_request",
+        "to",
+    );
+    refused(
+        r#"{"type":"publish","to":"a","room":"r","message":"x"}"#,
+        "bad_request",
+        "not both",
+    );
     check(r#"{"type":"join","room":"r"}"#, join(Position::Now));
     check(
         r#"{"type":"join","room":"r","from":"start"}"#,

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
@@ -10,10 +10,12 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::*;
+use crate::auth::Credentials;
 use crate::frontend::Settings;
 use crate::relay::connection::Publish;
 use crate::relay::hub::{HistoryQuery, Relay};
 use crate::relay::log::LogError;
+use crate::relay::position::Position;
 use crate::store::memory::MemoryLog;
 
 type Client = WebSocketStream<UnixStream>;
@@ -34,7 +36,7 @@ fn node(change: impl FnOnce(&mut Settings)) -> Node {
         default_room: room(),
         max_frame: 64 * 1024,
         max_fields: 64,
-        rate: 0,
+        frame_rate: 0,
         ping: Duration::from_secs(25),
         pong: Duration::from_secs(10),
         idle_timeout: None,
@@ -44,8 +46,8 @@ fn node(change: impl FnOnce(&mut Settings)) -> Node {
     };
     change(&mut settings);
     Node {
-        log,
-        state: FrontendState::new(relay, settings),
+        log: log.clone(),
+        state: FrontendState::trusting(relay, log, settings).unwrap(),
     }
 }
 
@@ -57,8 +59,15 @@ impl Node {
         read_ahead: &[u8],
     ) -> (UnixStream, JoinHandle<()>) {
         let (ours, theirs) = UnixStream::pair().unwrap();
+        let wish = Wish {
+            from,
+            presence: false,
+            inbox: None,
+        };
         let taken = Taken::new(ours.into(), read_ahead, None);
-        let task = tokio::spawn(run(self.state.clone(), room(), from, dialect, taken));
+        let nothing = Credentials::of(&Default::default(), "", "token");
+        let who = self.state.auth.identify(&nothing).now_or_never().unwrap();
+        let task = tokio::spawn(run(self.state.clone(), room(), wish, dialect, who, taken));
         (theirs, task)
     }
 
@@ -180,7 +189,7 @@ async fn input_may_be_split_anywhere() {
             limit: 10,
             newest_first: false,
         };
-        let page = node.state.relay.history(&room(), query).await.unwrap();
+        let page = node.state.relay().history(&room(), query).await.unwrap();
         let got: Vec<&[u8]> = page.entries.iter().map(|e| e.message().as_ref()).collect();
         assert_eq!(
             got,
@@ -209,7 +218,7 @@ async fn a_client_that_reads_slowly_is_not_taken_for_dead() {
     for _ in 0..COUNT {
         let fields = Box::new([(Bytes::from("message"), message.clone())]);
         node.state
-            .relay
+            .relay()
             .publish(Publish::new(room(), fields))
             .await
             .unwrap();
@@ -265,7 +274,7 @@ async fn a_client_that_vanishes_leaves_nothing() {
 
 #[tokio::test]
 async fn raw_closes() {
-    let node = node(|settings| settings.rate = 2);
+    let node = node(|settings| settings.frame_rate = 2);
     let (mut one, task) = node.connect(Dialect::Raw).await;
     for _ in 0..3 {
         say(&mut one, "x").await;
@@ -386,7 +395,7 @@ async fn json_conversation() {
 
 #[tokio::test]
 async fn json_rate() {
-    let node = node(|settings| settings.rate = 1);
+    let node = node(|settings| settings.frame_rate = 1);
     let (mut one, _task) = node.connect(Dialect::Json).await;
     say(&mut one, r#"{"type":"ping"}"#).await;
     say(&mut one, r#"{"type":"ping"}"#).await;

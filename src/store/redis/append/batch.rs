@@ -1,30 +1,18 @@
 //! One pipeline of appends, and what its replies mean for each of them.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::LazyLock;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value};
 use tokio::time::Instant;
 
 use super::queue::Pending;
+use super::script;
 use crate::relay::entry::{EntryId, RoomName};
 use crate::relay::log::{AppendError, LogError};
+use crate::store::rate;
 use crate::store::redis::keys::Keys;
-use crate::store::redis::{Durability, Retention, Settings, reply};
-
-/// Stores once per key. If remembering the ID fails (an ACL without SET), the entry is stored and
-/// a repeat would store it again: that is not to be called a success, nor a refusal.
-pub(super) const SCRIPT: &str = "\
-local id = redis.call('GET', KEYS[2]) \
-if id then return id end \
-id = redis.call('XADD', KEYS[1], unpack(ARGV, 2)) \
-local kept = redis.pcall('SET', KEYS[2], id, 'PX', ARGV[1]) \
-if kept.err then return redis.error_reply('KEYLOST stored as ' .. id .. ', but its key is not kept: ' .. kept.err) end \
-return id";
-
-static SCRIPT_HASH: LazyLock<String> =
-    LazyLock::new(|| redis::Script::new(SCRIPT).get_hash().to_owned());
+use crate::store::redis::{Durability, Retention, Settings, millis, reply};
 
 /// Rooms whose next PEXPIRE is remembered; more would only cost memory.
 const EXPIRIES: usize = 65_536;
@@ -130,38 +118,40 @@ impl Plan {
 
     fn command(&self, key: &[u8], append: &Pending) -> Cmd {
         let mut command = match &append.key {
-            None => {
+            None if append.limits.is_empty() => {
                 let mut command = redis::cmd("XADD");
                 command.arg(key);
                 command
             }
-            Some(idempotency) => {
-                let mut command = redis::cmd("EVALSHA");
-                command
-                    .arg(SCRIPT_HASH.as_str())
-                    .arg(2)
-                    .arg(key)
-                    .arg(Keys::idempotency(key, idempotency))
-                    .arg(millis(self.window).max(1));
-                command
-            }
+            _ => self.script_call(key, append),
         };
-        match self.keep {
-            Retention::All => {}
-            Retention::Entries(most) => {
-                command.arg("MAXLEN").arg("~").arg(most);
-            }
-            Retention::Age(age) => {
-                let oldest = SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .unwrap_or_default()
-                    .saturating_sub(age);
-                command.arg("MINID").arg("~").arg(millis(oldest));
-            }
+        if let Some((kind, threshold)) = self.keep.threshold() {
+            command.arg(kind).arg("~").arg(threshold);
         }
         command.arg("*");
         for (name, value) in &append.fields {
             command.arg(name.as_ref()).arg(value.as_ref());
+        }
+        command
+    }
+
+    /// An append that asks for more than XADD, up to how to trim.
+    fn script_call(&self, key: &[u8], append: &Pending) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(script::HASH.as_str());
+        command.arg(1 + append.limits.len() + usize::from(append.key.is_some()));
+        command.arg(key);
+        for limit in &append.limits {
+            command.arg(self.keys.rate(&append.room, &limit.name));
+        }
+        if let Some(idempotency) = &append.key {
+            command.arg(Keys::idempotency(key, idempotency));
+        }
+        command.arg(millis(self.window).max(1));
+        command.arg(append.limits.len());
+        for limit in &append.limits {
+            let (interval, burst) = rate::terms(limit);
+            command.arg(interval).arg(burst);
         }
         command
     }
@@ -185,10 +175,6 @@ impl Plan {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// Errors that pass by themselves. The replies carry them, so nothing was executed.
 fn passes(error: &LogError) -> bool {
     matches!(
@@ -202,6 +188,7 @@ enum Fate {
     Refused(LogError),
     Passing(LogError),
     NoScript,
+    TooFast { limit: usize, retry: Duration },
     Unknown(LogError),
 }
 
@@ -214,6 +201,13 @@ fn fate(value: Value) -> Fate {
         Value::ServerError(error) => match reply::refusal(&error) {
             error if passes(&error) => Fate::Passing(error),
             error => Fate::Refused(error),
+        },
+        Value::Array(parts) => match parts[..] {
+            [Value::Int(limit), Value::Int(retry)] => Fate::TooFast {
+                limit: usize::try_from(limit).unwrap_or(0),
+                retry: Duration::from_millis(u64::try_from(retry).unwrap_or(0)),
+            },
+            _ => Fate::Unknown(LogError::Other("a reply that is no outcome".to_owned())),
         },
         value => match reply::entry_id(&value) {
             Ok(id) => Fate::Stored(id),
@@ -264,6 +258,8 @@ impl Batch {
                     }
                 }
                 Fate::Unknown(error) => Err(AppendError::Unknown(error)),
+                // Certain even where it was in doubt: had it been stored, its key would say so.
+                Fate::TooFast { limit, retry } => Err(AppendError::TooFast { limit, retry }),
                 Fate::Refused(error) => Err(refuse(&append, error)),
                 // Sent again it would come after one that was published later.
                 Fate::Passing(error) if stored.contains(&append.room) => {
@@ -297,7 +293,7 @@ mod tests {
 
     use super::super::queue::Queue;
     use super::*;
-    use crate::relay::log::Append;
+    use crate::relay::log::{Append, Limit};
 
     fn plan(settings: Settings) -> Plan {
         Plan::new(&settings, Keys::new("p:"))
@@ -346,16 +342,16 @@ mod tests {
             },
             ..Settings::default()
         });
-        let appends = appends(&["r", "r", "s:k"]);
+        let mut appends = appends(&["r", "r", "s:k"]);
         let now = Instant::now();
-        let hash = SCRIPT_HASH.as_str();
+        let hash = script::HASH.as_str();
         assert_eq!(
             words(&plan.batch(&appends, now)),
             [
                 "XADD p:r MAXLEN ~ 7 * f v",
                 "PEXPIRE p:r 100000",
                 "XADD p:r MAXLEN ~ 7 * f v",
-                &format!("EVALSHA {hash} 2 p:s tailcast:idem:{{p:s}}:k 300000 MAXLEN ~ 7 * f v"),
+                &format!("EVALSHA {hash} 2 p:s tailcast:idem:{{p:s}}:k 300000 0 MAXLEN ~ 7 * f v"),
                 "PEXPIRE p:s 100000",
                 "WAIT 2 300",
             ]
@@ -364,6 +360,27 @@ mod tests {
         assert_eq!(words(&plan.batch(&appends[..1], now)).len(), 2);
         let later = now + Duration::from_secs(5);
         assert_eq!(words(&plan.batch(&appends[..1], later)).len(), 3);
+
+        let limit = |name, ms, burst| Limit {
+            name: Bytes::from_static(name),
+            interval: Duration::from_millis(ms),
+            burst,
+        };
+        for append in &mut appends {
+            append.limits = Box::new([limit(b"u", 1500, 20), limit(b"*", 0, 0)]);
+        }
+        let rates = |room| format!("tailcast:{{p:}}rate:1:{room}:u tailcast:{{p:}}rate:1:{room}:*");
+        let terms = "300000 2 1500000 20 1000 1 MAXLEN ~ 7 * f v";
+        assert_eq!(
+            words(&plan.batch(&appends[1..], later))[..2],
+            [
+                format!("EVALSHA {hash} 3 p:r {} {terms}", rates("r")),
+                format!(
+                    "EVALSHA {hash} 4 p:s {} tailcast:idem:{{p:s}}:k {terms}",
+                    rates("s")
+                ),
+            ]
+        );
     }
 
     /// What becomes of each append, by index, and which are sent again.
@@ -411,6 +428,11 @@ mod tests {
         let (done, again) = settle(&["r", "r", "s"], &[loading, id, loading]);
         assert_eq!(done, [told(0, "refused redis_loading"), told(1, "5-1")]);
         assert_eq!(again, 1);
+
+        let too_fast = "*2\r\n:1\r\n:250\r\n";
+        let (done, again) = settle(&["r", "r"], &[too_fast, "*1\r\n:1\r\n"]);
+        let odd = told(1, "unknown redis_error");
+        assert_eq!((done, again), (vec![told(0, "too fast 1"), odd], 0));
 
         let (done, again) = settle(&["r:k", "r:l"], &[lost, no_script]);
         assert_eq!(done, [told(0, "unknown redis_denied")]);

@@ -1,4 +1,6 @@
-//! What waits to be appended, bounded in number and bytes.
+//! What waits to be appended, in two lanes, each bounded in number and bytes. The first lane goes
+//! out before the usual one, and has a budget of its own, so that no crowd can keep a host from
+//! speaking.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::relay::entry::{EntryId, Fields, RoomName, fields_size};
-use crate::relay::log::{Append, AppendDone, AppendError, LogError};
+use crate::relay::log::{Append, AppendDone, AppendError, Lane, Limit, LogError};
 
 /// Most appends in one pipeline. Measured: 64 saturate a Redis core, and more only lengthen the
 /// time until the first of them is told.
@@ -20,9 +22,16 @@ const BATCH_BYTES: usize = 1 << 20;
 
 /// The queue.
 pub(super) struct Queue {
-    waiting: Mutex<VecDeque<Pending>>,
+    waiting: Mutex<Waiting>,
     pushed: Notify,
-    budget: Arc<Budget>,
+    first_budget: Arc<Budget>,
+    usual_budget: Arc<Budget>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    first: VecDeque<Pending>,
+    usual: VecDeque<Pending>,
 }
 
 /// One append on its way.
@@ -30,6 +39,7 @@ pub(super) struct Pending {
     pub(super) room: RoomName,
     pub(super) fields: Fields,
     pub(super) key: Option<Bytes>,
+    pub(super) limits: Box<[Limit]>,
     pub(super) deadline: Instant,
     /// It's on the wire.
     pub(super) out: bool,
@@ -62,47 +72,66 @@ impl Drop for Pending {
 }
 
 impl Queue {
-    /// Holds at most so many appends and bytes, those on the wire included.
+    /// Each lane holds at most so many appends and bytes, those on the wire included.
     pub(super) fn new(most: usize, most_bytes: usize) -> Self {
-        Queue {
-            waiting: Mutex::default(),
-            pushed: Notify::new(),
-            budget: Arc::new(Budget {
+        let budget = || {
+            Arc::new(Budget {
                 most,
                 most_bytes,
                 count: AtomicUsize::new(0),
                 bytes: AtomicUsize::new(0),
-            }),
+            })
+        };
+        Queue {
+            waiting: Mutex::default(),
+            pushed: Notify::new(),
+            first_budget: budget(),
+            usual_budget: budget(),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Pending>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Queues it, or refuses it.
     pub(super) fn push(&self, append: Append) {
-        let size = fields_size(&append.fields) + append.key.as_ref().map_or(0, Bytes::len);
-        let Some(place) = Budget::take(&self.budget, size) else {
+        let names = append.limits.iter().map(|limit| limit.name.len());
+        let size = fields_size(&append.fields)
+            + append.key.as_ref().map_or(0, Bytes::len)
+            + names.sum::<usize>();
+        let budget = match append.lane {
+            Lane::First => &self.first_budget,
+            Lane::Usual => &self.usual_budget,
+        };
+        let Some(place) = Budget::take(budget, size) else {
             (append.done)(Err(AppendError::Refused(LogError::Busy)));
             return;
         };
-        self.lock().push_back(Pending {
+        let pending = Pending {
             room: append.room,
             fields: append.fields,
             key: append.key,
+            limits: append.limits,
             deadline: append.deadline,
             out: false,
             in_doubt: false,
             done: Some(append.done),
             place,
-        });
+        };
+        let mut waiting = self.lock();
+        match append.lane {
+            Lane::First => waiting.first.push_back(pending),
+            Lane::Usual => waiting.usual.push_back(pending),
+        }
+        drop(waiting);
         self.pushed.notify_one();
     }
 
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        let waiting = self.lock();
+        waiting.first.is_empty() && waiting.usual.is_empty()
     }
 
     /// Returns after a push, perhaps an older one.
@@ -112,23 +141,33 @@ impl Queue {
 
     /// Takes out what is past its deadline.
     pub(super) fn take_expired(&self, now: Instant) -> Vec<Pending> {
-        let mut waiting = self.lock();
-        if waiting.iter().all(|pending| pending.deadline > now) {
-            return Vec::new();
+        let waiting = &mut *self.lock();
+        let mut late = Vec::new();
+        for lane in [&mut waiting.first, &mut waiting.usual] {
+            if lane.iter().all(|pending| pending.deadline > now) {
+                continue;
+            }
+            let (past, rest) = lane
+                .drain(..)
+                .partition::<Vec<_>, _>(|pending| pending.deadline <= now);
+            lane.extend(rest);
+            late.extend(past);
         }
-        let (late, rest) = waiting
-            .drain(..)
-            .partition::<Vec<_>, _>(|pending| pending.deadline <= now);
-        waiting.extend(rest);
         late
     }
 
-    /// Moves the next batch to `batch`: first from `again`, then from the queue.
+    /// Moves the next batch to `batch`: what goes out again, then the first lane, then the usual one.
+    /// What goes out again is older than anything that waits, and less than one batch. Within a lane
+    /// the order is kept; a connection's appends to one room are all in one lane.
     pub(super) fn take_batch(&self, again: &mut VecDeque<Pending>, batch: &mut Vec<Pending>) {
         let mut bytes = 0;
         let mut waiting = self.lock();
         while batch.len() < BATCH && bytes < BATCH_BYTES {
-            let Some(pending) = again.pop_front().or_else(|| waiting.pop_front()) else {
+            let next = again
+                .pop_front()
+                .or_else(|| waiting.first.pop_front())
+                .or_else(|| waiting.usual.pop_front());
+            let Some(pending) = next else {
                 return;
             };
             bytes += pending.place.size;
@@ -187,6 +226,10 @@ mod tests {
     type Told = mpsc::Receiver<(usize, Result<EntryId, AppendError>)>;
 
     fn fill(queue: &Queue, sizes: &[usize]) -> Told {
+        fill_lane(queue, Lane::Usual, sizes)
+    }
+
+    fn fill_lane(queue: &Queue, lane: Lane, sizes: &[usize]) -> Told {
         let (tell, told) = mpsc::channel();
         for (index, size) in sizes.iter().enumerate() {
             let tell = tell.clone();
@@ -195,7 +238,7 @@ mod tests {
                 fields: Box::new([(Bytes::new(), Bytes::from(vec![0; *size]))]),
                 key: None,
                 limits: Box::default(),
-                lane: Default::default(),
+                lane,
                 deadline: Instant::now() + Duration::from_secs(index as u64),
                 done: Box::new(move |outcome| drop(tell.send((index, outcome)))),
             });
@@ -218,6 +261,29 @@ mod tests {
         let told = fill(&queue, &[60, 60, 40]);
         assert_eq!(told.try_recv(), Ok(busy(1)));
         assert!(told.try_recv().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_lane_goes_first_and_is_never_refused_for_the_other() {
+        let queue = Queue::new(3, 1000);
+        let usual = fill(&queue, &[1, 2, 3, 4]);
+        assert_eq!(usual.try_recv().unwrap().0, 3, "the usual lane is full");
+        let first = fill_lane(&queue, Lane::First, &[11, 12, 13, 14]);
+        assert_eq!(first.try_recv().unwrap().0, 3, "and so is this one");
+        let sizes = |batch: &[Pending]| batch.iter().map(|p| p.place.size).collect::<Vec<_>>();
+        let (mut again, mut batch) = (VecDeque::new(), Vec::new());
+        queue.take_batch(&mut again, &mut batch);
+        assert_eq!(sizes(&batch), [11, 12, 13, 1, 2, 3]);
+        // What goes out again stays in front.
+        again.extend(batch.drain(3..));
+        batch.clear();
+        let _first = fill_lane(&queue, Lane::First, &[21]);
+        queue.take_batch(&mut again, &mut batch);
+        assert_eq!(sizes(&batch), [1, 2, 3, 21]);
+        assert!(queue.is_empty());
+        let told = fill_lane(&queue, Lane::First, &[1, 1]);
+        assert_eq!(queue.take_expired(Instant::now()).len(), 1);
+        drop((queue, told));
     }
 
     #[tokio::test(start_paused = true)]

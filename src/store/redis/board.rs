@@ -1,0 +1,268 @@
+//! What nodes share besides the streams, in Redis.
+//!
+//! It has connections of its own: one answers questions and writes (`command`), one whispers
+//! (`whisper`), and one listens (`listen`); so nobody's history waits behind everybody's presence.
+//! What a node writes stands under its own name, in keys that [`Keys`] lists. Nothing here
+//! expires but leases and counters: what a dead node left is removed by whoever buries it.
+
+mod bury;
+mod listen;
+mod read;
+mod script;
+mod whisper;
+mod write;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use redis::{Pipeline, Value};
+
+use super::command::{Commands, Repeat};
+use super::connect::Address;
+use super::keys::Keys;
+use super::{RedisLog, Retention, Settings, millis, reply};
+use crate::people::board::{Answer, Beat, Board, Change, Ear, EarGuard, NodeId};
+use crate::relay::entry::{EntryId, Fields, RoomName};
+use crate::relay::log::LogError;
+
+/// How long one question may take. A lease lasts several of these.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// About how many of the acts are kept.
+const AUDIT_KEPT: u64 = 10_000;
+
+/// A room's counters are forgotten when nobody counted for so long.
+const COUNTERS_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a lease's birth is, in hex digits.
+const BIRTH: usize = 16;
+
+/// The connections, and what is to be known for using them.
+pub(super) struct Connections {
+    keys: Keys,
+    commands: Commands,
+    keep: Retention,
+    expire_after: Option<Duration>,
+    /// The births of the leases that we know to be ours. See [`script::BEAT`].
+    births: Mutex<HashMap<NodeId, Bytes>>,
+    whispers: whisper::Whisperer,
+    ears: listen::Listener,
+}
+
+impl Connections {
+    /// Connects at the first use.
+    pub(super) fn start(settings: &Settings, keys: Keys, address: &Address) -> Self {
+        Connections {
+            keys,
+            commands: Commands::new(address.clone()),
+            keep: settings.keep,
+            expire_after: settings.expire_after,
+            births: Mutex::default(),
+            whispers: whisper::Whisperer::start(address.clone()),
+            ears: listen::Listener::start(address.clone()),
+        }
+    }
+
+    /// Asks a pipeline. Scripts that the server does not have are loaded, and then it's asked
+    /// again: a lone one was not executed, and several may be repeated.
+    async fn ask(&self, pipe: &Pipeline, repeat: Repeat) -> Result<Vec<Value>, LogError> {
+        let values = self.commands.all(pipe, TIMEOUT, repeat).await?;
+        let missing =
+            |value: &Value| matches!(value, Value::ServerError(e) if e.code() == "NOSCRIPT");
+        let again = repeat == Repeat::Safe || pipe.len() == 1;
+        if !again || !values.iter().any(missing) {
+            return Ok(values);
+        }
+        let load = script::load();
+        let loaded = self.commands.all(&load, TIMEOUT, Repeat::Safe).await?;
+        reply::all_well(loaded)?;
+        self.commands.all(pipe, TIMEOUT, repeat).await
+    }
+
+    /// Asks one question.
+    async fn one(&self, pipe: &Pipeline) -> Result<Value, LogError> {
+        let mut values = self.ask(pipe, Repeat::Safe).await?;
+        reply::check(values.pop().unwrap_or(Value::Nil))
+    }
+
+    async fn beat(&self, node: &NodeId, status: &[u8], lease: Duration) -> Result<Beat, LogError> {
+        let birth = format!("{:0BIRTH$x}", rand::random::<u64>());
+        let mut pipe = Pipeline::with_capacity(3);
+        script::BEAT
+            .call(&mut pipe)
+            .arg(self.keys.lease(node))
+            .arg(birth)
+            .arg(status)
+            .arg(millis(lease).max(1));
+        // After the lease: who finds the node here must not take it for dead.
+        pipe.cmd("SADD").arg(self.keys.nodes()).arg(node.as_str());
+        pipe.cmd("SMEMBERS").arg(self.keys.nodes());
+        let values = self.ask(&pipe, Repeat::Safe).await?;
+        let [birth, added, nodes] = replies(values)?;
+        reply::check(added)?;
+        let birth = reply::bytes(reply::check(birth)?)?;
+        let nodes = reply::list(nodes)?
+            .into_iter()
+            .map(|name| Ok(NodeId::new(&reply::text(name)?)))
+            .collect::<Result<Vec<_>, LogError>>()?;
+        let (living, dead) = self.leases(nodes).await?;
+        let mut births = self.births.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = births.insert(node.clone(), birth.clone());
+        Ok(Beat {
+            kept: before == Some(birth),
+            living,
+            dead,
+        })
+    }
+
+    /// The nodes with a lease and what each says of itself, and those without.
+    async fn leases(
+        &self,
+        nodes: Vec<NodeId>,
+    ) -> Result<(Vec<(NodeId, Bytes)>, Vec<NodeId>), LogError> {
+        let (mut living, mut dead) = (Vec::new(), Vec::new());
+        if nodes.is_empty() {
+            return Ok((living, dead));
+        }
+        let mut pipe = Pipeline::with_capacity(1);
+        pipe.cmd("MGET");
+        for node in &nodes {
+            pipe.arg(self.keys.lease(node));
+        }
+        let leases = reply::list(self.one(&pipe).await?)?;
+        for (node, lease) in nodes.into_iter().zip(leases) {
+            match reply::bytes_or_nil(lease)? {
+                Some(lease) => living.push((node, lease.slice(BIRTH.min(lease.len())..))),
+                None => dead.push(node),
+            }
+        }
+        Ok((living, dead))
+    }
+
+    async fn retire(&self, node: &NodeId) -> Result<(), LogError> {
+        let mut pipe = Pipeline::with_capacity(1);
+        pipe.cmd("DEL").arg(self.keys.lease(node));
+        self.one(&pipe).await.map(drop)
+    }
+
+    async fn act(
+        &self,
+        room: &RoomName,
+        rules: &[(String, Option<String>)],
+        record: &Fields,
+    ) -> Result<EntryId, LogError> {
+        let mut pipe = Pipeline::with_capacity(1);
+        script::ACT
+            .call(&mut pipe)
+            .arg(self.keys.policy(room))
+            .arg(self.keys.room(&RoomName::audit()).as_ref())
+            .arg(AUDIT_KEPT)
+            .arg(record.len());
+        for (name, value) in record {
+            pipe.arg(name.as_ref()).arg(value.as_ref());
+        }
+        for (name, value) in rules {
+            match value {
+                Some(value) => pipe.arg("1").arg(name).arg(value),
+                None => pipe.arg("0").arg(name).arg(""),
+            };
+        }
+        // Sent twice it would be recorded twice.
+        let mut values = self.ask(&pipe, Repeat::Never).await?;
+        reply::entry_id(&reply::check(values.pop().unwrap_or(Value::Nil))?)
+    }
+
+    async fn count(&self, room: &RoomName, counts: &[(String, u64)]) -> Result<Vec<u64>, LogError> {
+        if counts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let key = self.keys.reactions(room);
+        let mut pipe = Pipeline::with_capacity(counts.len() + 1);
+        for (name, count) in counts {
+            let count = i64::try_from(*count).unwrap_or(i64::MAX);
+            pipe.cmd("HINCRBY").arg(&key).arg(name).arg(count);
+        }
+        pipe.cmd("PEXPIRE").arg(&key).arg(millis(COUNTERS_KEPT));
+        let mut values = self.commands.all(&pipe, TIMEOUT, Repeat::Never).await?;
+        values.truncate(counts.len());
+        values.into_iter().map(reply::count).collect()
+    }
+}
+
+/// As many replies as were asked for.
+fn replies<const N: usize>(values: Vec<Value>) -> Result<[Value; N], LogError> {
+    <[Value; N]>::try_from(values).map_err(|_| LogError::Other("a reply is missing".to_owned()))
+}
+
+impl Board for RedisLog {
+    fn whisper(&self, room: &RoomName, message: Bytes) {
+        self.board.whispers.push(self.keys.live(room), message);
+    }
+
+    fn listen(&self, room: &RoomName, ear: Arc<dyn Ear>) -> EarGuard {
+        self.board.ears.listen(self.keys.live(room), ear)
+    }
+
+    fn beat(&self, node: &NodeId, status: Bytes, lease: Duration) -> Answer<Beat> {
+        let (board, node) = (self.board.clone(), node.clone());
+        async move { board.beat(&node, &status, lease).await }.boxed()
+    }
+
+    fn retire(&self, node: &NodeId) -> Answer<()> {
+        let (board, node) = (self.board.clone(), node.clone());
+        async move { board.retire(&node).await }.boxed()
+    }
+
+    fn write(&self, node: &NodeId, changes: Vec<Change>, notices: bool) -> Answer<()> {
+        let (board, node) = (self.board.clone(), node.clone());
+        async move { board.write(&node, changes, notices).await }.boxed()
+    }
+
+    fn bury(&self, node: &NodeId, notices: bool) -> Answer<bool> {
+        let (board, node) = (self.board.clone(), node.clone());
+        async move { board.bury(&node, notices).await }.boxed()
+    }
+
+    fn members(&self, room: &RoomName, node: &NodeId) -> Answer<Vec<(String, Bytes)>> {
+        let (board, key) = (self.board.clone(), self.keys.here(node, room));
+        async move { board.members(&key).await }.boxed()
+    }
+
+    fn user(&self, user: &str, nodes: &[NodeId]) -> Answer<Vec<Option<Bytes>>> {
+        let (board, user, nodes) = (self.board.clone(), user.to_owned(), nodes.to_vec());
+        async move { board.user(&user, &nodes).await }.boxed()
+    }
+
+    fn sizes(&self, rooms: &[RoomName], nodes: &[NodeId]) -> Answer<Vec<Vec<u64>>> {
+        let (board, rooms, nodes) = (self.board.clone(), rooms.to_vec(), nodes.to_vec());
+        async move { board.sizes(&rooms, &nodes).await }.boxed()
+    }
+
+    fn rules(&self, room: &RoomName) -> Answer<Vec<(String, String)>> {
+        let (board, key) = (self.board.clone(), self.keys.policy(room));
+        async move { board.rules(&key).await }.boxed()
+    }
+
+    fn act(
+        &self,
+        room: &RoomName,
+        rules: Vec<(String, Option<String>)>,
+        record: Fields,
+    ) -> Answer<EntryId> {
+        let (board, room) = (self.board.clone(), room.clone());
+        async move { board.act(&room, &rules, &record).await }.boxed()
+    }
+
+    fn count(&self, room: &RoomName, counts: Vec<(String, u64)>) -> Answer<Vec<u64>> {
+        let (board, room) = (self.board.clone(), room.clone());
+        async move { board.count(&room, &counts).await }.boxed()
+    }
+
+    fn rooms(&self, cursor: u64, limit: usize) -> Answer<(Vec<RoomName>, u64)> {
+        let board = self.board.clone();
+        async move { board.rooms(cursor, limit).await }.boxed()
+    }
+}
