@@ -126,7 +126,9 @@ impl Roster {
             return false;
         };
         self.clear(node);
-        let mut seq = upto;
+        // What was read is not of one moment, so all that came meanwhile counts, in its order.
+        let first = kept.first().map(|delta| delta.seq.saturating_sub(1));
+        let mut seq = first.unwrap_or(upto);
         self.change(
             node,
             Delta {
@@ -138,13 +140,12 @@ impl Roster {
         for delta in kept {
             if delta.seq == 1 {
                 self.clear(node);
-                seq = 0;
-            } else if delta.seq > seq + 1 {
+            } else if delta.seq != seq + 1 {
                 self.nodes
                     .insert(node.clone(), Progress::Reading(vec![delta]));
                 return true;
             }
-            seq = seq.max(delta.seq);
+            seq = delta.seq;
             self.change(node, delta);
         }
         self.nodes.insert(node.clone(), Progress::UpTo(seq));

@@ -18,7 +18,6 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
-use super::aside::{Aside, Audience};
 use super::batch::{self, Pending};
 use super::close::CloseReason;
 use super::cursor::Cursor;
@@ -29,6 +28,8 @@ use super::page::{Page, PageOutcome};
 use super::registry::Membership;
 use super::room::{Room, Start};
 use super::stats::{Stats, Tally};
+
+mod beside;
 
 /// Bytes of a connection's own frames that may wait before its front end stops reading from it.
 const BACKLOG_BYTES: usize = 64 * 1024;
@@ -160,81 +161,6 @@ impl Outlet {
     /// A number that no other connection of this process has.
     pub fn number(&self) -> u64 {
         self.number
-    }
-
-    /// An aside as this connection would get it.
-    pub fn encode(&self, aside: &Aside) -> Option<Bytes> {
-        aside.frame(self.format)
-    }
-
-    /// Tells this connection alone something beside any stream.
-    pub fn tell(self: &Arc<Self>, aside: &Aside) {
-        if let Some(frame) = aside.frame(self.format) {
-            self.send(frame);
-        }
-    }
-
-    /// A room is told something beside its stream.
-    pub(super) fn tell_in(self: &Arc<Self>, room: &Arc<Room>, aside: &Aside) {
-        if aside.except == Some(self.number) {
-            return;
-        }
-        let mut out = self.out();
-        if out.closing.is_some() {
-            return;
-        }
-        let goes_without = aside.sheds && out.draining;
-        let mut seats = out.seats.iter_mut();
-        let Some(seat) = seats.find(|seat| Arc::ptr_eq(seat.room(), room)) else {
-            return;
-        };
-        match aside.audience {
-            Audience::All => {}
-            Audience::Watchers if seat.watch != Watch::Aware => return,
-            Audience::Newcomers if seat.watch != Watch::Unaware => return,
-            Audience::Watchers if goes_without => {
-                seat.watch = Watch::Unaware;
-                room.missed.store(true, Ordering::Release);
-            }
-            Audience::Newcomers if goes_without => room.missed.store(true, Ordering::Release),
-            Audience::Newcomers => seat.watch = Watch::Aware,
-            Audience::Watchers => {}
-        }
-        if goes_without {
-            self.stats.shed.add(1);
-            return;
-        }
-        let Some(frame) = aside.frame(self.format) else {
-            return;
-        };
-        out.push_own(frame);
-        self.carry_on(&mut out);
-    }
-
-    /// A publish begins whose entry is not to come back here. What its room has waits until
-    /// [`Outlet::unhush`].
-    pub(super) fn hush(&self, room: &RoomName) {
-        if let Some(seat) = self.out().seat_in(room) {
-            seat.quiet.get_or_insert_default().pending += 1;
-        }
-    }
-
-    /// That publish has ended, with this entry, if it's stored.
-    pub(super) fn unhush(self: &Arc<Self>, room: &RoomName, entry: Option<EntryId>) {
-        let mut out = self.out();
-        let Some(seat) = out.seat_in(room) else {
-            return;
-        };
-        let id = seat.cursor.id;
-        if let Some(quiet) = &mut seat.quiet {
-            quiet.pending = quiet.pending.saturating_sub(1);
-            // A rewound stream's entries may be passed already.
-            quiet.entries.extend(entry.filter(|entry| *entry > id));
-            if quiet.pending == 0 && quiet.entries.is_empty() {
-                seat.quiet = None;
-            }
-        }
-        self.carry_on(&mut out);
     }
 
     /// Sends a frame of the connection's own (an acknowledgement, a pong), after those sent

@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::aside::Aside;
 use super::batch::{self, Memo, Pending};
@@ -22,12 +22,12 @@ use super::format::{Format, Gap, GapReason};
 use super::listener::{Heard, Step};
 use super::log::{Feed, Log, LogError, Next, Range, Read, Survey};
 use super::page::{self, PageOutcome};
-use super::position::Position;
 use super::stats::Stats;
 use super::window::{Item, Spot, Window, WindowLimits};
 
-/// How long a join that met a Redis that does not answer waits before it asks again.
-const START_RETRY: Duration = Duration::from_millis(250);
+mod start;
+
+pub(super) use self::start::Start;
 
 /// How long removed IDs are remembered: longer than any read of the log lasts.
 const REMOVED: Duration = Duration::from_secs(10);
@@ -96,29 +96,6 @@ enum PageKey {
 }
 
 type SharedPage = Shared<BoxFuture<'static, Result<PageOutcome, LogError>>>;
-
-/// Where a join begins.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Start {
-    /// Its ID is what to resume from if nothing ever arrives.
-    pub(super) cursor: Cursor,
-    /// The position asked for is unknown to the stream; to be told before anything else.
-    pub(super) gap: Option<Gap>,
-}
-
-impl Start {
-    /// Goes on after `upto`, with a gap told first.
-    fn behind_gap(cursor: Cursor, upto: EntryId, reason: GapReason) -> Self {
-        Start {
-            cursor: Cursor::after(upto, cursor.lineage),
-            gap: Some(Gap {
-                after: cursor.id,
-                before: batch::successor(upto),
-                reason,
-            }),
-        }
-    }
-}
 
 impl Room {
     pub(super) fn new(name: RoomName, shared: Arc<RoomShared>) -> Arc<Self> {
@@ -256,210 +233,6 @@ impl Room {
         (PAGE_BYTES * items)
             .checked_div(bytes)
             .map_or(usize::MAX, |entries| entries.max(PAGE_LEAST))
-    }
-
-    /// Where to begin for a client that joins now. Waits until the room's tail has a cursor, and
-    /// for as long as the log fails in a way that may pass by itself.
-    pub(super) async fn start(&self, from: Position, now_ms: u64) -> Result<Start, LogError> {
-        loop {
-            match self.try_start(from, now_ms).await {
-                Err(error) if error.passes() => sleep(START_RETRY).await,
-                outcome => return outcome,
-            }
-        }
-    }
-
-    async fn try_start(&self, from: Position, now_ms: u64) -> Result<Start, LogError> {
-        self.wait_open().await?;
-        match from {
-            Position::Now => {
-                Ok(self.start_at(|window| Cursor::after(window.head(), window.lineage())))
-            }
-            Position::Start => Ok(self.start_nominal(EntryId::ZERO)),
-            Position::Ago(age) => {
-                let since =
-                    now_ms.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-                self.start_since(EntryId::new(since, 0).predecessor()).await
-            }
-            Position::Last(count) => self.start_last(count).await,
-            Position::After(EntryId::ZERO) => Ok(self.start_nominal(EntryId::ZERO)),
-            Position::After(id) => self.start_after(id).await,
-        }
-    }
-
-    fn start_at(&self, cursor: impl FnOnce(&Window) -> Cursor) -> Start {
-        Start {
-            cursor: cursor(&self.state().window),
-            gap: None,
-        }
-    }
-
-    fn start_nominal(&self, id: EntryId) -> Start {
-        self.start_at(|window| Cursor::nominal(id, window.lineage()))
-    }
-
-    async fn start_last(&self, count: usize) -> Result<Start, LogError> {
-        let in_window = |room: &Room| {
-            let state = room.state();
-            let id = state.window.before_newest(count)?;
-            Some(Start {
-                cursor: Cursor::nominal(id, state.window.lineage()),
-                gap: None,
-            })
-        };
-        if let Some(start) = in_window(self) {
-            return Ok(start);
-        }
-        if count <= self.shared.limits.entries {
-            self.fetch_older().await?;
-            if let Some(start) = in_window(self) {
-                return Ok(start);
-            }
-        }
-        let head = self.state().window.head();
-        let range = Range {
-            from: Bound::Unbounded,
-            to: Bound::Included(head),
-            limit: count,
-            newest_first: true,
-        };
-        self.shared.stats.log_reads.add(1);
-        let oldest = self.shared.log.range(&self.name, range).await?.pop();
-        Ok(self.start_nominal(oldest.map_or(head, |entry| entry.id.predecessor())))
-    }
-
-    /// Begins after an ID that need not be an entry's. The client is told the ID right before the
-    /// first entry it gets: if it resumed at one that the stream doesn't know, it would be told a gap.
-    async fn start_since(&self, since: EntryId) -> Result<Start, LogError> {
-        let in_window = |room: &Room| {
-            let state = room.state();
-            let id = state.window.before_first_after(since)?;
-            Some(Start {
-                cursor: Cursor::nominal(id, state.window.lineage()),
-                gap: None,
-            })
-        };
-        if let Some(start) = in_window(self) {
-            return Ok(start);
-        }
-        self.fetch_older().await?;
-        if let Some(start) = in_window(self) {
-            return Ok(start);
-        }
-        let range = Range {
-            from: Bound::Excluded(since),
-            to: Bound::Unbounded,
-            limit: 1,
-            newest_first: false,
-        };
-        self.shared.stats.log_reads.add(1);
-        let first = self.shared.log.range(&self.name, range).await?.pop();
-        Ok(self.start_nominal(first.map_or(since, |entry| entry.id.predecessor())))
-    }
-
-    /// Resumes after an ID that a client has.
-    async fn start_after(&self, id: EntryId) -> Result<Start, LogError> {
-        let mut is_filled = false;
-        loop {
-            let (cursor, head, spot, unknown, is_known) = {
-                let window = &self.state().window;
-                let cursor = Cursor::after(id, window.lineage());
-                let is_known = id == window.floor() || id == window.head() || window.knows(id);
-                let unknown = window.unknown_before(id);
-                (
-                    cursor,
-                    window.head(),
-                    window.locate(&cursor),
-                    unknown,
-                    is_known,
-                )
-            };
-            if let Some((before, reason)) = unknown {
-                return Ok(Start::behind_gap(cursor, before.predecessor(), reason));
-            }
-            if id <= head {
-                if spot == Spot::Behind && !is_filled {
-                    // The usual case of a reconnect storm: a little below the window, and room in
-                    // it.
-                    is_filled = true;
-                    self.fetch_older().await?;
-                    continue;
-                }
-                let is_inside = matches!(spot, Spot::At(_));
-                if is_inside
-                    && !is_known
-                    && let Some((upto, reason)) = self.lost_after(cursor).await?
-                {
-                    return Ok(Start::behind_gap(cursor, upto, reason));
-                }
-                return Ok(Start { cursor, gap: None });
-            }
-            // Another node may have read further than this one; only the stream itself knows.
-            self.shared.stats.log_reads.add(1);
-            let reason = match self.shared.log.state(&self.name).await? {
-                None => GapReason::Deleted,
-                Some(state) if state.last < id => GapReason::Rewound,
-                Some(_) => {
-                    // Whether it's still the stream that this node follows shows once its tail is
-                    // as far; a cursor set before might be told of a loss from before its time.
-                    self.until_past(id, cursor.lineage).await?;
-                    continue;
-                }
-            };
-            let head = self.state().window.head();
-            return Ok(Start::behind_gap(cursor, head, reason));
-        }
-    }
-
-    /// What became of entries right after an ID inside the window that is none of its entries:
-    /// removed one by one since, or from before a deletion. One read for all who stand there.
-    async fn lost_after(&self, cursor: Cursor) -> Result<Option<(EntryId, GapReason)>, LogError> {
-        let outcome = self
-            .single_flight(PageKey::Unknown(cursor.id, cursor.lineage), |room| {
-                async move {
-                    let head = room.state().window.head();
-                    page::read(room.shared.log.as_ref(), &room.name, cursor, head, 1).await
-                }
-                .boxed()
-            })
-            .await?;
-        Ok(match outcome {
-            PageOutcome::Page(page) => page.lost.filter(|(upto, _)| cursor.id < *upto),
-            PageOutcome::Rewound => None,
-        })
-    }
-
-    /// Waits until the tail has come to this ID, or has found another stream.
-    async fn until_past(&self, id: EntryId, lineage: u32) -> Result<(), LogError> {
-        loop {
-            let mut moved = std::pin::pin!(self.moved.notified());
-            moved.as_mut().enable();
-            self.wait_open().await?;
-            {
-                let window = &self.state().window;
-                if window.head() >= id || window.lineage() != lineage {
-                    return Ok(());
-                }
-            }
-            moved.await;
-        }
-    }
-
-    /// Waits until the tail has its cursor. Errors that pass by themselves are waited out.
-    async fn wait_open(&self) -> Result<(), LogError> {
-        let mut opened = self.opened.subscribe();
-        let outcome = opened
-            .wait_for(|opened| match opened {
-                Opened::Waiting => false,
-                Opened::Failed(error) => !error.passes(),
-                Opened::Open => true,
-            })
-            .await;
-        match outcome.as_deref() {
-            Ok(Opened::Failed(error)) => Err(error.clone()),
-            Ok(_) => Ok(()),
-            Err(_) => Err(LogError::Unavailable("the room was closed".to_owned())),
-        }
     }
 
     /// Fills the window with older entries, if there is room in it. One read for all who ask.

@@ -217,7 +217,7 @@ async fn a_gap_on_a_raw_socket_is_4409_and_its_reason_says_where_to_go_on() {
 
 #[tokio::test]
 async fn too_fast_is_4429() {
-    let (redis, node) = setup_with(&["--rate", "5"]);
+    let (redis, node) = setup_with(&["--frame-rate", "5"]);
     let mut socket = raw_joined(&redis, &node, "r").await;
     for number in 0..20 {
         use futures_util::SinkExt;

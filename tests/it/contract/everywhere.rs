@@ -55,7 +55,7 @@ async fn all_sockets_on_all_nodes_see_one_order() {
     let redis = RedisServer::start();
     let nodes: Vec<Node> = [["--tail", "auto"], ["--tail", "track"], ["--tail", "block"]]
         .iter()
-        .map(|tail| Node::start_with(&redis.url(), &[&tail[..], &["--rate", "0"]].concat()))
+        .map(|tail| Node::start_with(&redis.url(), &[&tail[..], &["--frame-rate", "0"]].concat()))
         .collect();
     let mut json = Vec::new();
     let mut raw = Vec::new();

@@ -27,7 +27,7 @@ pub(super) const ROOM: &str = "room";
 
 /// What nodes are started with here: nothing is refused for being fast, and publishes end soon.
 pub(super) const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
-const ARGUMENTS: &[&str] = &["--rate", "0", "--publish-timeout", "2s"];
+const ARGUMENTS: &[&str] = &["--frame-rate", "0", "--publish-timeout", "2s"];
 
 /// Longest time from the end of a fault to every client's being at the stream's end.
 const HEALING: Duration = Duration::from_secs(10);
