@@ -588,3 +588,6 @@ impl Drop for Seat {
         self.room().seats[self.worker].leave(self.number);
     }
 }
+
+#[cfg(test)]
+mod tests;
