@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use axum::http::HeaderValue;
+use axum::http::header::AUTHORIZATION;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::relay::entry::RoomName;
@@ -48,12 +52,25 @@ pub(super) fn base(text: &str) -> Result<String, String> {
 pub(super) fn address(base: &str, room: &RoomName, from: &str) -> String {
     let room = utf8_percent_encode(room.as_str(), UNRESERVED);
     let from = utf8_percent_encode(from, UNRESERVED);
-    format!("{base}/rooms/{room}?format=json&from={from}")
+    // Of this room alone, whoever asks.
+    format!("{base}/rooms/{room}?format=json&from={from}&inbox=0")
+}
+
+/// The request to open it, with a token or an API key if there is one.
+fn request(address: &str, token: Option<&str>) -> Result<Request, Error> {
+    let mut request = address.into_client_request()?;
+    if let Some(token) = token {
+        let value = HeaderValue::from_str(&format!("Bearer {token}"));
+        let value = value.map_err(|error| Error::HttpFormat(error.into()))?;
+        request.headers_mut().insert(AUTHORIZATION, value);
+    }
+    Ok(request)
 }
 
 /// Connects.
-pub(super) async fn connect(address: &str) -> Result<Socket, Failure> {
-    match tokio::time::timeout(CONNECT_TIMEOUT, connect_async(address)).await {
+pub(super) async fn connect(address: &str, token: Option<&str>) -> Result<Socket, Failure> {
+    let connecting = async { connect_async(request(address, token)?).await };
+    match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(Ok((socket, _))) => Ok(socket),
         Ok(Err(Error::Http(response))) => {
             let status = response.status();
@@ -108,7 +125,7 @@ mod tests {
         let base = base("http://h:1/").expect("a URL");
         assert_eq!(
             address(&base, &room, "last:5"),
-            "ws://h:1/rooms/a%2Fb%20%C3%BC%3F?format=json&from=last%3A5"
+            "ws://h:1/rooms/a%2Fb%20%C3%BC%3F?format=json&from=last%3A5&inbox=0"
         );
         for bad in ["h:1", "wss://h", "ws://", "ws://h?x"] {
             assert!(super::base(bad).is_err(), "{bad}");

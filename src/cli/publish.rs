@@ -37,6 +37,10 @@ pub struct PublishArgs {
     /// The node
     #[arg(long, default_value = "ws://127.0.0.1:8080", value_parser = client::base)]
     pub url: String,
+
+    /// A token, or an API key, where the node asks for one
+    #[arg(long, env = "TAILCAST_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
 }
 
 fn field(text: &str) -> Result<(String, String), String> {
@@ -58,11 +62,12 @@ enum Miss {
 /// Publishes, and prints the ID.
 pub async fn run(args: PublishArgs) -> Result<()> {
     let address = client::address(&args.url, &args.room, "now");
+    let token = args.token.clone();
     let request = request(args)?;
     let deadline = Instant::now() + PATIENCE;
     let mut sent = false;
     for failures in 0.. {
-        let lost = match attempt(&address, &request, deadline, &mut sent).await {
+        let lost = match attempt(&address, token.as_deref(), &request, deadline, &mut sent).await {
             Ok(id) => {
                 writeln!(std::io::stdout(), "{id}")?;
                 return Ok(());
@@ -130,12 +135,13 @@ fn standard_input() -> Result<String> {
 
 async fn attempt(
     address: &str,
+    token: Option<&str>,
     request: &str,
     deadline: Instant,
     sent: &mut bool,
 ) -> Result<String, Miss> {
     let exchange = async {
-        let mut socket = match client::connect(address).await {
+        let mut socket = match client::connect(address, token).await {
             Ok(socket) => socket,
             Err(Failure::Retry(why)) => return Err(Miss::Lost(why)),
             Err(Failure::Final(why)) => return Err(Miss::Refused(why)),
@@ -201,6 +207,7 @@ mod tests {
     #[test]
     fn requests() {
         let args = PublishArgs {
+            token: None,
             room: RoomName::parse("r").expect("a room"),
             message: Some("h\"i".to_owned()),
             field: vec![

@@ -34,6 +34,10 @@ pub struct TailArgs {
     /// The node
     #[arg(long, default_value = "ws://127.0.0.1:8080", value_parser = client::base)]
     pub url: String,
+
+    /// A token, or an API key, where the node asks for one
+    #[arg(long, env = "TAILCAST_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
 }
 
 fn position(text: &str) -> Result<String, String> {
@@ -99,7 +103,7 @@ async fn follow(args: TailArgs) -> anyhow::Result<()> {
     let mut reached = false;
     loop {
         let address = client::address(&args.url, &args.room, &from);
-        let (why, wait) = match client::connect(&address).await {
+        let (why, wait) = match client::connect(&address, args.token.as_deref()).await {
             Err(Failure::Final(why)) => bail!("{why}"),
             // Nobody there from the start is more likely a wrong address than a restart.
             Err(Failure::Retry(why)) if !reached => {

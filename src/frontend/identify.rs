@@ -3,7 +3,7 @@
 use axum::http::request::Parts;
 
 use super::{ApiError, FrontendState};
-use crate::auth::{AuthError, Credentials, Identity};
+use crate::auth::{AuthError, Credentials, Identity, Mode};
 
 /// Who sends a request that is answered over HTTP.
 pub(crate) async fn request(state: &FrontendState, parts: &Parts) -> Result<Identity, ApiError> {
@@ -28,7 +28,8 @@ fn credentials(state: &FrontendState, parts: &Parts) -> Result<Credentials, ApiE
     let cookie = &state.auth.settings().token_cookie;
     let query = parts.uri.query().unwrap_or_default();
     let credentials = Credentials::of(&parts.headers, query, cookie);
-    if credentials.from_cookie() {
+    // Where anybody is believed, a cookie of that name is somebody else's.
+    if credentials.from_cookie() && state.auth.settings().mode == Mode::Jwt {
         state
             .settings
             .allowed_origins

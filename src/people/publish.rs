@@ -23,23 +23,29 @@ pub(super) struct Admitted {
 
 impl Shared {
     /// Checks right, rules and fields, and says under which limits the entry goes out. The room's
-    /// rules must be known.
+    /// rules must be known. An anonymous one is limited as `connection`, if there is one.
     pub(super) fn admit(
         &self,
         identity: &Identity,
+        connection: Option<u64>,
         side: &Side,
         fields: Fields,
         key: Option<Bytes>,
     ) -> Result<Admitted, Refusal> {
         let room = side.room();
         self.may_speak(identity, side, Right::Publish)?;
+        // No user's name has a control character.
+        let anonymous = connection
+            .filter(|_| identity.user().is_none())
+            .map(|number| format!("\0{}:{number}", self.own()));
         let user = identity.user().map(|user| user.as_str());
+        let speaker = user.or(anonymous.as_deref());
         let fields = signed(identity, fields)?;
         let role = identity.role(room).unwrap_or(Role::Viewer);
         let slow = side.rules().slow;
         let limits = match identity.is_server() {
             true => Default::default(),
-            false => self.settings.rates.limits(role, user, slow),
+            false => self.settings.rates.limits(role, speaker, slow),
         };
         let lane = match role {
             Role::Host | Role::Cohost => Lane::First,

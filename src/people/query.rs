@@ -59,7 +59,7 @@ impl People {
     ) -> Result<EntryId, Refusal> {
         let side = self.shared.side(room);
         side.known_within(self.shared.patience()).await?;
-        let admitted = self.shared.admit(identity, &side, fields, key)?;
+        let admitted = self.shared.admit(identity, None, &side, fields, key)?;
         let outcome = self.shared.relay.publish(admitted.publish).await;
         outcome.map_err(|error| refusal(&admitted.kinds, error))
     }
@@ -74,7 +74,7 @@ impl People {
     ) -> Result<(), Refusal> {
         let side = self.shared.side(room);
         side.known_within(self.shared.patience()).await?;
-        self.shared.admit(identity, &side, fields, None)?;
+        self.shared.admit(identity, None, &side, fields, None)?;
         let message = Message::Ephemeral { except: None, json };
         self.shared.board.whisper(room, message.encode());
         Ok(())

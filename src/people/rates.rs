@@ -58,21 +58,21 @@ impl Rates {
         self.by_role[role as usize] = rate;
     }
 
-    /// The limits on one message of a user in a room. Hosts, co-hosts and back ends have neither the
+    /// The limits on one message in a room of a user, or of a connection without one. Hosts, co-hosts and back ends have neither the
     /// room's limit nor slow mode; who moderates has no slow mode.
-    pub(super) fn limits(&self, role: Role, user: Option<&str>, slow: Duration) -> Limits {
+    pub(super) fn limits(&self, role: Role, speaker: Option<&str>, slow: Duration) -> Limits {
         let mut limits = Limits::default();
         let leads = matches!(role, Role::Host | Role::Cohost);
-        if let Some(user) = user {
+        if let Some(speaker) = speaker {
             if !slow.is_zero() && !leads && role != Role::Moderator {
                 let once = Rate {
                     count: 1,
                     per: slow,
                 };
-                limits.add(Kind::Slow, once.limit(format!("slow:{user}")));
+                limits.add(Kind::Slow, once.limit(format!("slow:{speaker}")));
             }
             if let Some(rate) = self.by_role[role as usize] {
-                limits.add(Kind::User, rate.limit(format!("user:{user}")));
+                limits.add(Kind::User, rate.limit(format!("user:{speaker}")));
             }
         }
         if let Some(rate) = self.room.filter(|_| !leads) {

@@ -2,11 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use super::moderation::{Act, Done};
 use super::publish::{is_immune, refusal};
@@ -53,10 +55,37 @@ pub struct Entry {
 
 /// A client: its identity, its rooms.
 pub struct Session {
+    /// Of what it shows without storing it.
+    pace: Pace,
     shared: Arc<Shared>,
     identity: Identity,
     connection: Connection,
     stays: SmallVec<[Arc<Stay>; 1]>,
+}
+
+/// How often one connection may show something without storing it: ten at once, and ten a second.
+/// Enough for typing and cursors; everybody in the room gets each of them.
+#[derive(Debug, Default)]
+struct Pace {
+    /// When all that was let through would be done at exactly that rate.
+    done_at: Option<Instant>,
+}
+
+impl Pace {
+    const INTERVAL: Duration = Duration::from_millis(100);
+    const BURST: u32 = 10;
+
+    /// Lets one through, or says how long to wait.
+    fn take(&mut self, now: Instant) -> Result<(), Duration> {
+        let done_at = self.done_at.map_or(now, |done_at| done_at.max(now)) + Self::INTERVAL;
+        let ahead = done_at - now;
+        let most = Self::INTERVAL * Self::BURST;
+        if ahead > most {
+            return Err(ahead - most);
+        }
+        self.done_at = Some(done_at);
+        Ok(())
+    }
 }
 
 /// One session in one room. Its end takes the user out of the room's presence.
@@ -71,7 +100,7 @@ pub(super) struct Stay {
     seats: Seats,
     state: Mutex<State>,
     /// When the user may publish again, as a refusal said; asking the store before would be in vain.
-    rests: Mutex<Option<(tokio::time::Instant, Refusal)>>,
+    rests: Mutex<Option<(Instant, Refusal)>>,
     put_out: AtomicBool,
 }
 
@@ -91,6 +120,7 @@ impl Session {
             shared.here().connect(&Arc::from(user.as_str()));
         }
         Session {
+            pace: Pace::default(),
             shared,
             identity,
             connection,
@@ -213,7 +243,9 @@ impl Session {
         let admitted = match resting {
             // A repeat of a key may be known already, and then it passes.
             Some(refusal) if key.is_none() => Err(refusal),
-            _ => self.shared.admit(&self.identity, &side, fields, key),
+            _ => self
+                .shared
+                .admit(&self.identity, Some(outlet.number()), &side, fields, key),
         };
         let admitted = match admitted {
             Ok(admitted) => admitted,
@@ -237,21 +269,21 @@ impl Session {
     }
 
     /// Shows something to everybody who is in the room now, on all nodes. Not stored.
-    pub fn whisper(&self, entry: Entry, json: String) -> Result<(), Refusal> {
+    pub fn whisper(&mut self, entry: Entry, json: String) -> Result<(), Refusal> {
         let side = self.side(&entry.room);
+        let number = self.connection.outlet().number();
+        let identity = &self.identity;
         let admitted = self
             .shared
-            .admit(&self.identity, &side, entry.fields, None)?;
-        let except = (!entry.echo).then(|| {
-            (
-                self.shared.own().to_string(),
-                self.connection.outlet().number(),
-            )
-        });
+            .admit(identity, Some(number), &side, entry.fields, None)?;
+        // Nothing of it goes to the store, whose limits are for entries; whoever has none there
+        // has none here.
+        if !admitted.kinds.is_empty() {
+            self.pace.take(Instant::now()).map_err(Refusal::TooFast)?;
+        }
+        let except = (!entry.echo).then(|| (self.shared.own().to_string(), number));
         let message = Message::Ephemeral { except, json };
-        self.shared
-            .board
-            .whisper(&admitted.publish.room, message.encode());
+        self.shared.board.whisper(&entry.room, message.encode());
         Ok(())
     }
 
@@ -437,7 +469,7 @@ impl Stay {
     fn rest(&self, why: &Refusal) {
         // Of the room's rate somebody else may leave something any moment.
         if let Refusal::SlowMode(retry) | Refusal::TooFast(retry) = why {
-            let until = tokio::time::Instant::now() + *retry;
+            let until = Instant::now() + *retry;
             let mut rests = self.rests.lock().unwrap_or_else(PoisonError::into_inner);
             *rests = Some((until, why.clone()));
         }
@@ -446,7 +478,7 @@ impl Stay {
     fn rests(&self) -> Option<Refusal> {
         let mut rests = self.rests.lock().unwrap_or_else(PoisonError::into_inner);
         let (until, why) = rests.as_ref()?;
-        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             *rests = None;
             return None;
@@ -467,5 +499,25 @@ impl Drop for Stay {
             self.side.unwatch();
         }
         self.side.leave(self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ephemeral_pace() {
+        let start = Instant::now();
+        let mut pace = Pace::default();
+        let at = |ms| start + Duration::from_millis(ms);
+        for _ in 0..10 {
+            assert_eq!(pace.take(at(0)), Ok(()));
+        }
+        assert_eq!(pace.take(at(0)), Err(Duration::from_millis(100)));
+        assert_eq!(pace.take(at(99)), Err(Duration::from_millis(1)));
+        assert_eq!(pace.take(at(100)), Ok(()));
+        assert!(pace.take(at(100)).is_err());
+        assert_eq!(pace.take(at(60_000)), Ok(()));
     }
 }

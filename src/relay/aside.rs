@@ -33,8 +33,11 @@ pub struct Aside {
     /// socket's own frames, and so must be rare.
     pub sheds: bool,
     json: Json,
-    frames: Mutex<SmallVec<[(u8, Option<Bytes>); 1]>>,
+    /// By the format's slot; none where it has no words for this.
+    frames: Mutex<Frames>,
 }
+
+type Frames = SmallVec<[(u8, Option<Bytes>); 1]>;
 
 type Json = LazyLock<Bytes, Box<dyn FnOnce() -> Bytes + Send>>;
 

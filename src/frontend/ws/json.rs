@@ -13,6 +13,7 @@ use crate::frontend::json;
 use crate::people::Refusal;
 use crate::people::session::{Entry, Join, Joined};
 use crate::relay::close::CloseReason;
+use crate::relay::connection::NotJoined;
 use crate::relay::entry::{EntryId, RoomName};
 use crate::relay::hub::{HistoryPage, HistoryQuery};
 
@@ -58,6 +59,20 @@ pub(super) fn on_binary(talk: &Talk) {
         "a JSON socket takes text frames only; bytes go as {\"base64\":\"…\"}",
     );
     talk.send(wire::error(&None, None, &refused));
+}
+
+/// The same of the room of the socket's URL. Who may not be there has no business with the socket.
+pub(super) fn joined_home(talk: &Talk) -> Joined {
+    // Weak, as the outlet may keep the join, and so this.
+    let outlet = Arc::downgrade(talk.connection().outlet());
+    let joined = joined(talk.room.clone());
+    Box::new(move |outcome| {
+        if let (Err(NotJoined::Barred(barred)), Some(outlet)) = (&outcome, outlet.upgrade()) {
+            outlet.close(CloseReason::Forbidden(barred.to_string().into()));
+            return None;
+        }
+        joined(outcome)
+    })
 }
 
 /// What a join has to say once it's done.

@@ -196,7 +196,7 @@ impl Talk {
         };
         let joined = match self.dialect {
             Dialect::Raw => raw::joined(self),
-            Dialect::Json => json::joined(self.room.clone()),
+            Dialect::Json => json::joined_home(self),
         };
         if let Err(error) = self.session.join(self.room.clone(), join, joined) {
             let text = error.to_string().into();
