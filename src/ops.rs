@@ -15,7 +15,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 /// Adds the relay's numbers to the metrics page.
 pub fn register(state: &FrontendState) {
-    let collector = Box::new(relay::RelayCollector(state.relay().clone()));
+    let collector = Box::new(relay::RelayCollector(state.people.clone()));
     state
         .metrics
         .register(|registry| registry.register_collector(collector));

@@ -157,6 +157,16 @@ impl People {
         &self.shared.settings
     }
 
+    /// How many users are connected to this node.
+    pub fn users_here(&self) -> usize {
+        self.shared.here().users()
+    }
+
+    /// How many nodes live, as of this one's last beat.
+    pub fn nodes_alive(&self) -> usize {
+        self.shared.nodes.borrow().living.len()
+    }
+
     /// A session for a client that was let in.
     pub fn session(&self, connection: Connection, identity: Identity) -> Session {
         Session::new(self.shared.clone(), connection, identity)

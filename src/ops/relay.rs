@@ -1,4 +1,4 @@
-//! What the relay counts, on the metrics page.
+//! What the relay and its people count, on the metrics page.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,10 +8,18 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use crate::people::People;
 use crate::relay::hub::Relay;
 
-/// Reads the relay's numbers when the page is asked for; the relay itself knows no Prometheus.
-pub(super) struct RelayCollector(pub(super) Arc<Relay>);
+/// Reads the numbers of the relay and its people when the page is asked for; they themselves know no
+/// Prometheus.
+pub(super) struct RelayCollector(pub(super) Arc<People>);
+
+impl RelayCollector {
+    fn relay(&self) -> &Relay {
+        self.0.relay()
+    }
+}
 
 impl fmt::Debug for RelayCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -21,7 +29,7 @@ impl fmt::Debug for RelayCollector {
 
 impl Collector for RelayCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let stats = self.0.stats();
+        let stats = self.relay().stats();
         let counters = [
             (
                 "entries",
@@ -56,6 +64,11 @@ impl Collector for RelayCollector {
                 "Connections closed because they stopped reading",
                 &stats.slow_closed,
             ),
+            (
+                "shed",
+                "Ephemeral messages and changes of presence that sockets which were behind went without",
+                &stats.shed,
+            ),
         ];
         for (name, help, counter) in counters {
             let metric = ConstCounter::new(counter.value());
@@ -77,7 +90,17 @@ impl Collector for RelayCollector {
             (
                 "window_bytes",
                 "Bytes that rooms' windows hold",
-                self.0.window_bytes() as u64,
+                self.relay().window_bytes() as u64,
+            ),
+            (
+                "users",
+                "Users connected to this node, however many devices they have",
+                self.0.users_here() as u64,
+            ),
+            (
+                "nodes",
+                "Nodes that live, this one included, as of its last beat",
+                self.0.nodes_alive() as u64,
             ),
         ];
         for (name, help, number) in gauges {

@@ -155,7 +155,12 @@ impl Here {
         changes
     }
 
-    /// Rooms with somebody in them.
+    /// How many users are here.
+    pub(super) fn users(&self) -> usize {
+        self.users.len()
+    }
+
+    /// Whether nobody is here.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.rooms.is_empty() && self.users.is_empty()

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 
 use super::board::NodeId;
 use super::here::read_user;
@@ -163,18 +164,21 @@ impl People {
     ) -> Result<(Vec<Listed>, u64), Refusal> {
         let (mut rooms, next) = self.shared.board.rooms(cursor, limit).await?;
         rooms.retain(|room| identity.rights(room).has(Right::Subscribe));
-        let counts = self.counts(&rooms).await?;
+        let newest = HistoryQuery {
+            after: None,
+            before: None,
+            limit: 1,
+            newest_first: true,
+        };
+        let newest = rooms
+            .iter()
+            .map(|room| self.shared.relay.history(room, newest));
+        let (counts, newest) = tokio::join!(self.counts(&rooms), join_all(newest));
+        let counts = counts?;
         let mut listed = Vec::with_capacity(rooms.len());
-        for (room, count) in rooms.into_iter().zip(counts) {
-            let query = HistoryQuery {
-                after: None,
-                before: None,
-                limit: 1,
-                newest_first: true,
-            };
-            let newest = self.shared.relay.history(&room, query).await?;
+        for ((room, count), newest) in rooms.into_iter().zip(counts).zip(newest) {
             listed.push(Listed {
-                last: newest.entries.first().map(|entry| entry.id),
+                last: newest?.entries.first().map(|entry| entry.id),
                 room,
                 count,
             });
