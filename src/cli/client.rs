@@ -91,6 +91,12 @@ pub(super) async fn connect(address: &str, token: Option<&str>) -> Result<Socket
     }
 }
 
+/// Whether a socket closed with this code is closed again however often it's opened: what a client
+/// did wrong once it does wrong again, and who may not be there still may not.
+pub(super) fn is_final(code: u16) -> bool {
+    matches!(code, 1002 | 1003 | 1007..=1010 | 4400 | 4401 | 4403)
+}
+
 /// The sentence in an error's body.
 fn sentence(body: &[u8]) -> Option<String> {
     let body: serde_json::Value = serde_json::from_slice(body).ok()?;

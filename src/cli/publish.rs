@@ -161,11 +161,9 @@ async fn attempt(
                 Message::Close(Some(frame)) => {
                     let code = u16::from(frame.code);
                     let what = format!("the node closed the connection: {code} {}", frame.reason);
-                    let again = !matches!(code, 1002 | 1003 | 1007..=1010 | 4400);
-                    return Err(if again {
-                        Miss::Lost(what)
-                    } else {
-                        Miss::Refused(what)
+                    return Err(match client::is_final(code) {
+                        true => Miss::Refused(what),
+                        false => Miss::Lost(what),
                     });
                 }
                 _ => {}

@@ -138,6 +138,11 @@ async fn follow(args: TailArgs) -> anyhow::Result<()> {
 async fn read(mut socket: Socket, from: &mut String, joined: &mut bool) -> End {
     let mut asked = false;
     let mut retry = None;
+    // A node that wants a token would wait for one; what is no token it turns away at once.
+    let hello = json!({"type": "ping"}).to_string();
+    if let Err(error) = socket.send(Message::text(hello)).await {
+        return End::Again(error.to_string(), retry);
+    }
     loop {
         let message = match timeout(SILENCE, socket.next()).await {
             Ok(Some(Ok(message))) => message,
@@ -225,10 +230,9 @@ fn closed(frame: Option<CloseFrame>, retry: Option<Duration>) -> End {
     let code = u16::from(frame.code);
     let what = format!("the node closed the connection: {code} {}", frame.reason);
     let what = what.trim_end().to_owned();
-    match code {
-        // What a client did wrong once it does wrong again; see the table of close codes.
-        1002 | 1003 | 1007 | 1008 | 1009 | 1010 | 4400 => End::Final(what),
-        _ => End::Again(what, retry),
+    match client::is_final(code) {
+        true => End::Final(what),
+        false => End::Again(what, retry),
     }
 }
 

@@ -195,3 +195,41 @@ async fn retention_and_expiry() {
         }
     }
 }
+
+#[test]
+fn publish_and_tail_with_a_token() {
+    let secret = "0123456789abcdef0123456789abcdef";
+    let (redis, node) = setup_with(&["--auth", "jwt", "--jwt-secret", secret]);
+    let url = node.ws_url("");
+    let (code, token, error) = run(&[
+        "token",
+        "--user",
+        "ann",
+        "--room",
+        "r=member",
+        "--ttl",
+        "1h",
+        "--jwt-secret",
+        secret,
+    ]);
+    assert_eq!((code, &*error), (Some(0), ""));
+    let (code, id, error) = run(&["publish", "r", "x", "--url", &url, "--token", &token]);
+    assert_eq!((code, &*error), (Some(0), ""));
+    assert_eq!(
+        redis.cli(&["XRANGE", "r", &id, &id]),
+        format!("{id}\nmessage\nx\nuser\nann")
+    );
+    let arguments = ["tail", "r", "--from", "start", "--url", &url];
+    let tail = Program::spawn(tailcast(&arguments).env("TAILCAST_TOKEN", &token));
+    assert_eq!(tail.json()["id"], id);
+    // Without one, and where it grants nothing, they say so and end.
+    let (code, _, error) = run(&arguments);
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("authenticate"), "{error}");
+    let (code, _, error) = run(&["tail", "other", "--url", &url, "--token", &token]);
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("subscribe"), "{error}");
+    let (code, _, error) = run(&["publish", "other", "x", "--url", &url, "--token", &token]);
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("lacks the right"), "{error}");
+}
