@@ -42,3 +42,24 @@ pub fn reply(data: &[u8]) {
         crate::store::redis::fuzz_reply(&value);
     }
 }
+
+/// What nodes tell each other, what stands on the board, and the settings of rates and grants.
+pub fn people(data: &[u8]) {
+    crate::people::fuzz(data);
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Ok(grants) = text.parse::<crate::auth::Grants>() {
+        assert_eq!(grants.to_string().parse(), Ok(grants));
+    }
+    if let Ok(rates) = text.parse::<crate::people::Rates>() {
+        assert_eq!(rates.to_string().parse(), Ok(rates));
+    }
+    if let (Ok(pattern), Ok(room)) = (
+        text.parse::<crate::auth::RoomPattern>(),
+        RoomName::parse(text),
+    ) {
+        // A name without a star is a pattern of itself.
+        assert!(text.contains('*') || pattern.matches(&room));
+    }
+}

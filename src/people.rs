@@ -251,3 +251,22 @@ fn now_ms() -> u64 {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     })
 }
+
+/// Reads whatever other nodes, or anybody with access to Redis, may have written.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(data: &[u8]) {
+    if let Some(message) = wire::Message::decode(data) {
+        assert_eq!(wire::Message::decode(&message.encode()), Some(message));
+    }
+    if let Some(member) = member::Member::read(data) {
+        assert_eq!(member::Member::read(&member.record()), Some(member));
+    }
+    let _ = here::read_user(data);
+    if let Ok(text) = std::str::from_utf8(data) {
+        let (name, rule) = text.split_once('\n').unwrap_or((text, ""));
+        let mut rules = rules::Rules::default();
+        rules.set(name, Some(rule));
+        rules.set(name, None);
+        assert_eq!(rules, rules::Rules::default());
+    }
+}
