@@ -190,6 +190,7 @@ fn publish(criterion: &mut Criterion, runtime: &Runtime) -> Result<(), Failure> 
     group.bench("user known", || free.publish(&free.member));
     group.bench("in a session", || in_session(&session, &free.room));
     group.bench("user's rate", || one.publish(&one.member));
+    // A slow mode that lets a message pass costs the same as the room's rate: a second limit.
     group.bench("user's and room's rate", || two.publish(&two.member));
     // These are answered with a refusal, the first by the log and the second before it.
     group.bench("refused by slow mode", || slow.publish(&slow.member));
