@@ -3,6 +3,7 @@
 //!
 //! `cargo bench --bench people`; at the end it prints what each way to publish takes, to the plain one.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::hint::black_box;
 use std::io;
@@ -15,10 +16,10 @@ use bytes::Bytes;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion};
 use tailcast::auth::mint::{NewToken, SigningKey};
-use tailcast::auth::{self, Auth, Credentials, Identity, KeySource, Mode, Role, Secret, UserName};
+use tailcast::auth::{self, Auth, Credentials, Identity, KeySource, Mode, Secret, UserName};
 use tailcast::people::moderation::Act;
 use tailcast::people::session::{Entry, Session};
-use tailcast::people::{self, People, Rate, Rates};
+use tailcast::people::{self, People};
 use tailcast::relay::connection::Publish;
 use tailcast::relay::entry::{Fields, RoomName};
 use tailcast::relay::format::{Format, GapFrame};
@@ -72,29 +73,28 @@ fn fields() -> Fields {
     Box::new([(Bytes::from_static(b"message"), message)])
 }
 
-/// As many as there can be, so that nothing is refused.
-const LOOSE: Rate = Rate {
-    count: 1_000_000_000,
-    per: Duration::from_secs(1_000_000),
-};
+/// Users and rooms that take turns: a limit lets no more pass than one a millisecond, and 10,000 at
+/// once.
+const TURNS: usize = 1_000;
 
-/// One node with a room of its own, and a member of it.
+/// One node with rooms of its own, and their members.
 struct Node {
     people: Arc<People>,
-    room: RoomName,
-    member: Identity,
+    rooms: Vec<RoomName>,
+    members: Vec<Identity>,
     server: Identity,
+    turn: Cell<usize>,
 }
 
 impl Node {
-    async fn start(rates: Rates) -> Result<Self, Failure> {
+    async fn start(rates: &str) -> Result<Self, Failure> {
         let log = Arc::new(MemoryLog::new(memory::Settings {
-            keep: Some(1_000),
+            keep: Some(10),
             ..memory::Settings::default()
         }));
         let relay = Relay::new(log.clone(), hub::Settings::default());
         let settings = people::Settings {
-            rates,
+            rates: rates.parse()?,
             ..people::Settings::default()
         };
         let people = People::start(relay, log, settings);
@@ -103,32 +103,59 @@ impl Node {
             api_keys: vec![("bench".to_owned(), Secret::new(API_KEY.as_bytes()))],
             ..auth::Settings::default()
         })?;
-        let member = Credentials::of(&HeaderMap::new(), "user=ann", "token");
+        let (mut rooms, mut members) = (Vec::new(), Vec::new());
+        for number in 0..TURNS {
+            rooms.push(RoomName::parse(&format!("room-{number}"))?);
+            let query = format!("user=user-{number}");
+            let member = Credentials::of(&HeaderMap::new(), &query, "token");
+            members.push(auth.identify(&member).await?);
+        }
         let node = Node {
             people,
-            room: RoomName::parse("room")?,
-            member: auth.identify(&member).await?,
+            rooms,
+            members,
             server: auth.identify(&Credentials::token(API_KEY)).await?,
+            turn: Cell::new(0),
         };
-        // From here on the room's rules are known.
-        node.publish(&node.member).await?;
+        // From here on the rules of the rooms are known.
+        for _ in 0..TURNS {
+            node.publish().await?;
+        }
         Ok(node)
     }
 
-    async fn publish(&self, identity: &Identity) -> Result<(), people::Refusal> {
-        let published = self.people.publish(identity, &self.room, fields(), None);
-        published.await.map(drop)
+    fn turn(&self) -> usize {
+        let turn = self.turn.get();
+        self.turn.set((turn + 1) % TURNS);
+        turn
     }
 
-    async fn plainly(&self) -> Result<(), Failure> {
-        let publish = Publish::new(self.room.clone(), fields());
+    /// As whoever's turn it is, in their room.
+    async fn publish(&self) -> Result<(), Failure> {
+        self.publish_as(self.turn()).await
+    }
+
+    async fn publish_as(&self, turn: usize) -> Result<(), Failure> {
+        let (member, room) = (&self.members[turn], &self.rooms[turn]);
+        self.people.publish(member, room, fields(), None).await?;
+        Ok(())
+    }
+
+    /// The same without the people.
+    async fn relay(&self) -> Result<(), Failure> {
+        let publish = Publish::new(self.rooms[self.turn()].clone(), fields());
         self.people.relay().publish(publish).await?;
         Ok(())
     }
 
-    fn session(&self) -> Session {
-        let connection = self.people.relay().connect(Arc::new(NullWire), &FORMAT);
-        self.people.session(connection, self.member.clone())
+    /// The sessions of all.
+    fn sessions(&self) -> Vec<Session> {
+        let relay = self.people.relay();
+        let connect = || relay.connect(Arc::new(NullWire), &FORMAT);
+        let members = self.members.iter().cloned();
+        members
+            .map(|member| self.people.session(connect(), member))
+            .collect()
     }
 }
 
@@ -149,52 +176,48 @@ async fn in_session(session: &Session, room: &RoomName) -> Result<(), Failure> {
     Ok(())
 }
 
-fn rates(member: bool, room: bool) -> Result<Rates, Failure> {
-    // A day's rate is the longest there can be.
-    let mut rates: Rates = if room {
-        "room=86400000/24h".parse()?
-    } else {
-        Rates::default()
-    };
-    rates.set(Role::Member, member.then_some(LOOSE));
-    Ok(rates)
-}
-
 /// The ways to publish, and to be refused.
 fn publish(criterion: &mut Criterion, runtime: &Runtime) -> Result<(), Failure> {
-    let start = |member, room| runtime.block_on(Node::start(rates(member, room)?));
-    let (free, one, two) = (
-        start(false, false)?,
-        start(true, false)?,
-        start(true, true)?,
-    );
-    let session = free.session();
-    let slow = start(false, false)?;
-    let muted = start(false, false)?;
+    let start = |rates: &str| runtime.block_on(Node::start(rates));
+    let free = start("")?;
+    let sessions = free.sessions();
+    let one = start("member=10000/10s")?;
+    let two = start("member=10000/10s,room=10000/10s")?;
+    let kept_back = start("")?;
+    let (slow, muted) = (0, 1);
     runtime.block_on(async {
+        let user = kept_back.members[muted].user();
+        let user = user.ok_or("everybody here has a name")?.clone();
         let acts = [
-            (&slow, Act::Slow(Duration::from_secs(120))),
-            (&muted, Act::Mute(UserName::parse("ann")?, None)),
+            (slow, Act::Slow(Duration::from_secs(120))),
+            (muted, Act::Mute(user, None)),
         ];
-        for (node, act) in acts {
-            let done = node.people.moderate(&node.server, &node.room, act, None);
-            done.await?;
+        for (turn, act) in acts {
+            let room = &kept_back.rooms[turn];
+            let people = &kept_back.people;
+            people.moderate(&kept_back.server, room, act, None).await?;
             // Until the act is in effect here, this is let through.
-            while node.publish(&node.member).await.is_ok() {}
+            while kept_back.publish_as(turn).await.is_ok() {}
         }
         Ok::<_, Failure>(())
     })?;
 
     let mut group = Group::new(criterion, runtime, "publish");
-    group.bench("relay alone", || free.plainly());
-    group.bench("user known", || free.publish(&free.member));
-    group.bench("in a session", || in_session(&session, &free.room));
-    group.bench("user's rate", || one.publish(&one.member));
+    let ok = |outcome: Result<(), Failure>| assert!(outcome.is_ok(), "{outcome:?}");
+    group.bench("relay alone", || free.relay(), ok);
+    group.bench("user known", || free.publish(), ok);
+    let in_turn = || {
+        let turn = free.turn();
+        in_session(&sessions[turn], &free.rooms[turn])
+    };
+    group.bench("in a session", in_turn, ok);
+    group.bench("user's rate", || one.publish(), ok);
     // A slow mode that lets a message pass costs the same as the room's rate: a second limit.
-    group.bench("user's and room's rate", || two.publish(&two.member));
+    group.bench("user's and room's rate", || two.publish(), ok);
     // These are answered with a refusal, the first by the log and the second before it.
-    group.bench("refused by slow mode", || slow.publish(&slow.member));
-    group.bench("refused as muted", || muted.publish(&muted.member));
+    let no = |outcome: Result<(), Failure>| drop(black_box(outcome));
+    group.bench("refused by slow mode", || kept_back.publish_as(slow), no);
+    group.bench("refused as muted", || kept_back.publish_as(muted), no);
     group.finish();
     Ok(())
 }
@@ -241,7 +264,8 @@ fn identify(criterion: &mut Criterion, runtime: &Runtime) -> Result<(), Failure>
             ..auth::Settings::default()
         })?;
         runtime.block_on(auth.identify(&credentials))?;
-        group.bench(name, || auth.identify(&credentials));
+        let ok = |outcome: Result<Identity, _>| assert!(outcome.is_ok(), "{outcome:?}");
+        group.bench(name, || auth.identify(&credentials), ok);
     }
     group.finish();
     Ok(())
@@ -266,14 +290,19 @@ impl<'a> Group<'a> {
         }
     }
 
-    fn bench<F: Future>(&mut self, name: &'static str, step: impl Fn() -> F) {
+    fn bench<F: Future>(
+        &mut self,
+        name: &'static str,
+        step: impl Fn() -> F,
+        check: impl Fn(F::Output),
+    ) {
         let mut shortest = Duration::MAX;
         self.group.bench_function(name, |bencher| {
             bencher.iter_custom(|count| {
                 self.runtime.block_on(async {
                     let began = Instant::now();
                     for _ in 0..count {
-                        black_box(step().await);
+                        check(step().await);
                     }
                     let took = began.elapsed();
                     // A few would be mostly the clock.
