@@ -202,7 +202,38 @@ pub(crate) async fn play(redis: Option<&str>, out: &mut (dyn Write + Send)) -> R
     ensure!(bye, "no bye before the end");
     stage.says(&alice, format!("is told `bye`, and closed with {code}"))?;
     drop((alice, bob, carol, erin, frank, again));
-    stage.ended().await
+    stage.ended().await?;
+    match redis {
+        Some(url) => clear(url).await,
+        None => Ok(()),
+    }
+}
+
+/// Stands before the show's keys in Redis, so that it's a show of its own each time.
+fn key_prefix() -> String {
+    format!("cohost-{}:", std::process::id())
+}
+
+/// Removes what the show has left in Redis.
+async fn clear(url: &str) -> Result<()> {
+    let mut redis = redis::Client::open(url)?
+        .get_multiplexed_async_connection()
+        .await?;
+    let mut cursor: u64 = 0;
+    loop {
+        let mut scan = redis::cmd("SCAN");
+        let pattern = format!("*{}*", key_prefix());
+        scan.arg(cursor).arg("MATCH").arg(pattern);
+        let (next, keys): (u64, Vec<String>) = scan.query_async(&mut redis).await?;
+        if !keys.is_empty() {
+            let mut unlink = redis::cmd("UNLINK");
+            unlink.arg(keys).exec_async(&mut redis).await?;
+        }
+        if next == 0 {
+            return Ok(());
+        }
+        cursor = next;
+    }
 }
 
 /// The nodes, and the transcript.
@@ -270,9 +301,7 @@ impl<'a> Stage<'a> {
                 for _ in 0..2 {
                     let redis = RedisLog::start(redis_store::Settings {
                         url: url.to_owned(),
-                        // A show of its own each time, whose streams go by themselves.
-                        key_prefix: format!("cohost-{}:", std::process::id()),
-                        expire_after: Some(Duration::from_secs(60)),
+                        key_prefix: key_prefix(),
                         ..redis_store::Settings::default()
                     })?;
                     let answers = async {
@@ -317,9 +346,11 @@ impl<'a> Stage<'a> {
         query: &str,
     ) -> Result<Guest> {
         let mut guest = self.connect(user, role, query).await?;
-        guest
-            .next_that(|frame| frame["type"] == "joined" && frame["room"] == ROOM)
-            .await?;
+        // A known user is in two rooms: the one of the URL, and their own.
+        for room in [ROOM.to_owned(), format!("@{user}")] {
+            let is_in = |frame: &Value| frame["type"] == "joined" && frame["room"] == *room;
+            guest.next_that(is_in).await?;
+        }
         self.says(&guest, "is in")?;
         Ok(guest)
     }
