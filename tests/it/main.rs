@@ -7,6 +7,7 @@ mod board;
 mod checker;
 mod conformance;
 mod contract;
+mod examples;
 mod faults;
 mod harness;
 mod imports;
