@@ -10,6 +10,9 @@ use crate::auth::Role;
 use crate::auth::rights::RoleError;
 use crate::relay::log::Limit;
 
+/// The most a rate lets come at once; stores count no further.
+const COUNT_MAX: u32 = 10_000;
+
 /// The longest time a rate may be over.
 const PER_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -119,7 +122,8 @@ impl FromStr for Rates {
                 "0" => None,
                 rate => {
                     let (count, per) = rate.split_once('/').ok_or_else(form)?;
-                    let count = count.trim().parse().ok().filter(|count| *count > 0);
+                    let count = count.trim().parse().ok();
+                    let count = count.filter(|count| (1..=COUNT_MAX).contains(count));
                     let per = time(per.trim()).filter(|per| *per <= PER_MAX);
                     match (count, per) {
                         // Redis counts in milliseconds.
@@ -200,6 +204,7 @@ mod tests {
             "member=9/1ms",
             "member=1/2d",
             "member=1/0s",
+            "member=10001/30s",
         ] {
             check(bad, "is no rate");
         }
