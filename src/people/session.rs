@@ -12,7 +12,7 @@ use super::moderation::{Act, Done};
 use super::publish::{is_immune, refusal};
 use super::side::Side;
 use super::wire::Message;
-use super::{Refusal, Shared, now_ms, told};
+use super::{Refusal, Shared, audit, now_ms, told};
 use crate::auth::{Identity, Right};
 use crate::relay::aside::Aside;
 use crate::relay::connection::{Barred, Connection, Gate, JoinError, NotJoined, Seats};
@@ -65,7 +65,7 @@ pub(super) struct Stay {
     side: Arc<Side>,
     number: usize,
     user: Option<Arc<str>>,
-    is_immune: bool,
+    is_immune: AtomicBool,
     is_home: bool,
     watches: bool,
     seats: Seats,
@@ -109,7 +109,7 @@ impl Session {
     }
 
     /// Takes a fresh identity, as a new token has it. It must be the same user, unless it was nobody
-    /// yet; rooms that it may not follow any more are left, and returned.
+    /// yet; rooms that it may not follow any more, in the way it does, are left, and returned.
     pub fn renew(&mut self, identity: Identity) -> Result<Vec<RoomName>, Refusal> {
         if self.identity.is_nobody() {
             if let Some(user) = identity.user() {
@@ -126,15 +126,17 @@ impl Session {
             ));
         }
         self.identity = identity;
-        let lost: Vec<RoomName> = self
-            .stays
-            .iter()
-            .map(|stay| stay.side.room())
-            .filter(|room| !self.identity.rights(room).has(Right::Subscribe))
-            .cloned()
-            .collect();
+        let is_lost = |stay: &&Arc<Stay>| {
+            let rights = self.identity.rights(stay.side.room());
+            !rights.has(Right::Subscribe) || stay.watches && !rights.has(Right::Presence)
+        };
+        let lost = self.stays.iter().filter(is_lost);
+        let lost: Vec<RoomName> = lost.map(|stay| stay.side.room().clone()).collect();
         for room in &lost {
             self.leave(room);
+        }
+        for stay in &self.stays {
+            stay.renew(&self.identity);
         }
         Ok(lost)
     }
@@ -329,7 +331,7 @@ impl Stay {
             number: side.enter(itself.clone()),
             shared: session.shared.clone(),
             user: identity.user().map(|user| Arc::from(user.as_str())),
-            is_immune: is_immune(identity, side.room()),
+            is_immune: is_immune(identity, side.room()).into(),
             is_home: join.is_home,
             watches: join.presence,
             seats: session.connection.seats().clone(),
@@ -413,7 +415,16 @@ impl Stay {
     }
 
     pub(super) fn is_immune(&self) -> bool {
-        self.is_immune
+        self.is_immune.load(Ordering::Acquire)
+    }
+
+    /// The client has a fresh token: no moderator's word counted against the old one, perhaps.
+    fn renew(&self, identity: &Identity) {
+        let is_immune = is_immune(identity, self.side.room());
+        let was_immune = self.is_immune.swap(is_immune, Ordering::AcqRel);
+        if was_immune && !is_immune {
+            audit::enforce(&self.side);
+        }
     }
 
     pub(super) fn is_home(&self) -> bool {
