@@ -418,8 +418,10 @@ impl Stay {
         self.is_immune.load(Ordering::Acquire)
     }
 
-    /// The client has a fresh token: no moderator's word counted against the old one, perhaps.
+    /// The client has a fresh token. Against the old one no moderator's word counted, perhaps; and
+    /// what it had said too much under that may be little now.
     fn renew(&self, identity: &Identity) {
+        *self.rests.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let is_immune = is_immune(identity, self.side.room());
         let was_immune = self.is_immune.swap(is_immune, Ordering::AcqRel);
         if was_immune && !is_immune {
@@ -463,8 +465,8 @@ impl Stay {
             return None;
         }
         match why {
-            // Slow mode may have ended since.
-            Refusal::SlowMode(_) if self.side.rules().slow.is_zero() => None,
+            // Slow mode may have ended since, or be shorter now.
+            Refusal::SlowMode(_) if self.side.rules().slow < left => None,
             Refusal::SlowMode(_) => Some(Refusal::SlowMode(left)),
             _ => Some(Refusal::TooFast(left)),
         }
