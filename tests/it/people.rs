@@ -1,5 +1,6 @@
 //! People, end to end: the real program on several nodes and one Redis, and everybody with a token.
 
+mod deletion;
 mod grants;
 mod identity;
 mod moderation;
@@ -8,11 +9,11 @@ mod reach;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tailcast::auth::mint::{NewToken, SigningKey};
 use tailcast::auth::{Secret, UserName};
 
-use crate::harness::clients::{Refused, Ws};
+use crate::harness::clients::{Refused, Sse, SseEvent, Ws};
 use crate::harness::http::Response;
 use crate::harness::node::Node;
 use crate::harness::redis_server::RedisServer;
@@ -109,7 +110,7 @@ fn moderate(node: &Node, room: &str, act: Value) -> Value {
 /// Publishes as a back end; the ID.
 #[track_caller]
 fn publish(node: &Node, room: &str, message: &str) -> String {
-    let body = serde_json::json!({"message": message});
+    let body = json!({"message": message});
     let answer = asked(node, KEY, "POST", &format!("/rooms/{room}"), body);
     answer["id"].as_str().unwrap().to_owned()
 }
@@ -159,4 +160,31 @@ async fn time_until(what: &str, holds: impl FnMut() -> bool) -> Duration {
 fn assert_within(what: &str, took: Duration, limit: Duration) {
     println!("{what}: {} ms", took.as_millis());
     assert!(took < limit + SLACK, "{what} took {took:?}");
+}
+
+/// Publishes over HTTP: the status, and the code if there is one.
+fn post(node: &Node, token: &str, room: &str) -> (u16, String) {
+    let path = format!("/rooms/{room}");
+    let answer = ask(node, token, "POST", &path, json!({"message":"posted"}));
+    let code = match answer.status {
+        201 => String::new(),
+        _ => answer.error_code(),
+    };
+    (answer.status, code)
+}
+
+/// Opens server-sent events under a token.
+fn events(node: &Node, token: &str, path: &str) -> Sse {
+    let bearer = format!("Bearer {token}");
+    Sse::open(node, path, &[("authorization", &bearer)])
+}
+
+/// The next event of this name.
+fn named(events: &mut Sse, name: &str) -> Value {
+    loop {
+        let SseEvent { event, data, .. } = events.event();
+        if event.as_deref() == Some(name) {
+            return serde_json::from_str(&data.unwrap()).unwrap();
+        }
+    }
 }

@@ -4,11 +4,13 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 
 use super::{KEY, NO_CREDENTIAL, SECRET, SLACK, add_node, ask, asked, assert_within, brief_token};
 use super::{enter, enter_raw, open, publish, sign, start, token, try_open};
 use crate::harness::clients::{Program, Sse, Ws};
 use crate::harness::node::Node;
+use crate::harness::redis_server::RedisServer;
 
 /// A page's origin that is allowed.
 const PAGE: &str = "https://app.example";
@@ -193,17 +195,25 @@ async fn without_a_good_token() {
     let mut raw = Ws::open(&node, "/rooms/r").await;
     assert_eq!(raw.closed().await, missing);
     for first in [
-        json!({"type":"ping"}),
-        json!({"type":"publish","message":"x"}),
-        json!({"type":"join","room":"s"}),
+        Message::text(r#"{"type":"ping"}"#),
+        Message::text(r#"{"type":"publish","message":"x"}"#),
+        Message::text(r#"{"type":"join","room":"s"}"#),
+        Message::text(r#"{"type":"auth"}"#),
+        Message::text("nonsense"),
+        Message::binary(&b"{}"[..]),
     ] {
         let mut socket = Ws::open(&node, "/rooms/r?format=json&user=ann").await;
-        socket.send_json(first).await;
-        assert_eq!(socket.next().await.unwrap().is_close(), true);
+        socket.send_message(first.clone()).await;
+        match socket.next().await {
+            Some(Message::Close(Some(frame))) => {
+                assert_eq!(
+                    (u16::from(frame.code), frame.reason.as_str()),
+                    (4403, NO_CREDENTIAL)
+                );
+            }
+            other => panic!("{first}: {other:?}"),
+        }
     }
-    let mut socket = Ws::open(&node, "/rooms/r?format=json").await;
-    socket.send_json(json!({"type":"ping"})).await;
-    assert_eq!(socket.closed().await, missing);
 
     let past = SystemTime::now() - Duration::from_secs(3600);
     let expired = sign("ann", "r=host", past, Duration::from_secs(60));
@@ -275,6 +285,10 @@ async fn the_first_frame_may_say_who_it_is() {
     let publish = json!({"type":"publish","message":"hi","echo":false});
     let ack = socket.ask(publish).await;
     assert_eq!(ack["type"], "ack", "{ack}");
+    let mut server = Ws::open(&node, "/rooms/r?format=json").await;
+    server.send_json(json!({"type":"auth","token":KEY})).await;
+    let want = json!({"type":"authenticated","user":null});
+    assert_eq!(server.frame().await, want);
     // Whoever says nothing is not kept.
     assert_eq!(silent.closed().await, (4403, NO_CREDENTIAL.to_owned()));
     assert!(opened.elapsed() > Duration::from_secs(9));
@@ -444,4 +458,35 @@ fn nobody_is_unchecked_in_public_by_accident() {
             assert!(!printed.contains(SECRET), "{printed}");
         }
     }
+}
+
+#[tokio::test]
+async fn where_nobody_is_checked() {
+    let redis = RedisServer::start();
+    let node = Node::start(&redis.url());
+    let mut bob = Ws::open(&node, "/rooms/live?format=json&user=bob").await;
+    for _ in 0..2 {
+        assert_eq!(bob.frame().await["type"], "joined");
+    }
+    let answer = node.request("POST", "/rooms/live?user=ann", &[], "hi");
+    assert_eq!(answer.status, 201, "{answer:?}");
+    let want = json!({"message":"hi","user":"ann"});
+    assert_eq!(bob.frame().await["fields"], want);
+    let answer = node.request("POST", "/users/bob?user=ann", &[], "psst");
+    assert_eq!(answer.json()["room"], "@bob");
+    assert_eq!(bob.frame().await["room"], "@bob");
+    for (user, status) in [("?user=bob", 200), ("?user=ann", 403), ("", 403)] {
+        let answer = node.get(&format!("/rooms/@bob{user}"));
+        assert_eq!(answer.status, status, "{user}");
+    }
+    let bad = node.get("/rooms/live?user=%00");
+    assert_eq!((bad.status, &*bad.error_code()), (401, "unauthenticated"));
+    // Everybody is a host; that makes nobody immune.
+    let headers = [("content-type", "application/json")];
+    let ban = r#"{"act":"ban","user":"bob"}"#;
+    let done = node.request("POST", "/rooms/live/moderation?user=ann", &headers, ban);
+    assert_eq!(done.status, 200, "{done:?}");
+    assert_eq!(bob.closed().await.0, 4403);
+    let refused = node.request("POST", "/rooms/live?user=bob", &[], "x");
+    assert_eq!((refused.status, &*refused.error_code()), (403, "banned"));
 }

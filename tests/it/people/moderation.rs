@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{KEY, SECOND, add_node, ask, asked, assert_within, enter, enter_raw, moderate, open};
-use super::{publish, start, token};
-use crate::harness::clients::{Sse, SseEvent, Ws};
+use super::{KEY, SECOND, add_node, ask, asked, assert_within, enter, enter_raw, events, moderate};
+use super::{named, open, post, publish, start, token};
+use crate::harness::clients::Ws;
 use crate::harness::node::Node;
 use crate::harness::redis_server::RedisServer;
 use crate::harness::until;
@@ -38,31 +38,6 @@ async fn say(socket: &mut Ws, message: &str) -> String {
         &answer["code"]
     };
     text.as_str().unwrap().to_owned()
-}
-
-/// Publishes over HTTP: the status, and the code if there is one.
-fn post(node: &Node, token: &str, room: &str) -> (u16, String) {
-    let path = format!("/rooms/{room}");
-    let answer = ask(node, token, "POST", &path, json!({"message":"posted"}));
-    let code = match answer.status {
-        201 => String::new(),
-        _ => answer.error_code(),
-    };
-    (answer.status, code)
-}
-
-fn events(node: &Node, token: &str, path: &str) -> Sse {
-    let bearer = format!("Bearer {token}");
-    Sse::open(node, path, &[("authorization", &bearer)])
-}
-
-fn named(events: &mut Sse, name: &str) -> Value {
-    loop {
-        let SseEvent { event, data, .. } = events.event();
-        if event.as_deref() == Some(name) {
-            return serde_json::from_str(&data.unwrap()).unwrap();
-        }
-    }
 }
 
 /// Whether somebody may come in and be heard, by every way.
@@ -242,143 +217,6 @@ async fn muted_users_listen() {
     }
 }
 
-/// The messages that a socket replays to a last one, without a gap.
-async fn replayed(node: &Node, from: &str, last: &str) -> String {
-    let mut socket = enter(node, KEY, "live", &format!("&from={from}")).await;
-    let mut got = Vec::new();
-    while got.last().is_none_or(|message| message != last) {
-        let frame = socket.frame().await;
-        assert_eq!(frame["type"], "entry", "from {from}: {frame}");
-        got.push(frame["fields"]["message"].as_str().unwrap().to_owned());
-    }
-    got.concat()
-}
-
-fn history(node: &Node) -> String {
-    let page = asked(node, KEY, "GET", "/rooms/live", Value::Null);
-    let entries = page["entries"].as_array().unwrap();
-    let messages = entries.iter();
-    let messages = messages.map(|entry| entry["fields"]["message"].as_str().unwrap());
-    messages.collect()
-}
-
-#[tokio::test]
-async fn a_deleted_entry_is_in_no_replay() {
-    let (redis, [node, other]) = start::<2>(&[]);
-    let mods = token("mod", "live=moderator");
-    let mut moderator = enter(&node, &mods, "live", "").await;
-    let mut sockets = [
-        enter(&node, KEY, "live", "").await,
-        enter(&other, KEY, "live", "").await,
-    ];
-    let mut raw = enter_raw(&other, KEY, "/rooms/live").await;
-    let mut stream = events(&other, KEY, "/rooms/live");
-    let ids: Vec<String> = ["1", "2", "3", "4", "5"]
-        .into_iter()
-        .map(|message| publish(&node, "live", message))
-        .collect();
-    for socket in &mut sockets {
-        for id in &ids {
-            assert_eq!(socket.frame().await["id"], *id);
-        }
-    }
-    let mut left = "12345".to_owned();
-    // One amid others, and the last.
-    for at in [2, 4] {
-        let id = &ids[at];
-        let act = json!({"type":"moderate","act":"delete","id":id});
-        let deleting = Instant::now();
-        let done = moderator.ask(act.clone()).await;
-        assert_eq!(done["deleted"], json!([id]), "{done}");
-        let told = json!({"type":"deleted","room":"live","id":id});
-        for socket in &mut sockets {
-            assert_eq!(socket.frame().await, told);
-        }
-        assert_eq!(named(&mut stream, "deleted"), told);
-        assert_within("a deletion", deleting.elapsed(), SECOND);
-        assert_eq!(moderator.ask(act).await["code"], "bad_request");
-        left = left.replace(&(at + 1).to_string(), "");
-        assert_eq!(history(&node), left);
-        assert_eq!(history(&other), left);
-    }
-    publish(&other, "live", "6");
-    let fresh = add_node(&redis, &[]);
-    for node in [&node, &other, &fresh] {
-        assert_eq!(replayed(node, "start", "6").await, "1246");
-        assert_eq!(replayed(node, "last:5", "6").await, "1246");
-        // From what is there no more as well.
-        for (id, want) in ids.iter().zip(["246", "46", "46", "6", "6"]) {
-            assert_eq!(replayed(node, id, "6").await, want, "{id}");
-        }
-        assert_eq!(history(node), "1246");
-    }
-    for socket in &mut sockets {
-        assert_eq!(socket.frame().await["fields"]["message"], "6");
-    }
-    for message in ["1", "2", "3", "4", "5", "6"] {
-        assert_eq!(raw.text().await, message);
-    }
-    assert_eq!(redis.cli(&["XLEN", "live"]), "4");
-}
-
-#[tokio::test]
-#[ignore = "a node without it in its window takes a deleted first entry for a trimmed one"]
-async fn a_deleted_first_entry_is_no_gap() {
-    let (redis, [node]) = start::<1>(&[]);
-    let mut socket = enter(&node, KEY, "live", "").await;
-    let ids = ["1", "2", "3"].map(|message| publish(&node, "live", message));
-    moderate(&node, "live", json!({"act":"delete","id":ids[0]}));
-    socket.frame_of("deleted").await;
-    let fresh = add_node(&redis, &[]);
-    for node in [&node, &fresh] {
-        assert_eq!(replayed(node, "start", "3").await, "23");
-        assert_eq!(replayed(node, &ids[0], "3").await, "23");
-    }
-}
-
-#[tokio::test]
-async fn all_of_a_users_entries() {
-    let (redis, [node, other]) = start::<2>(&[]);
-    let bob = token("bob", "live=member");
-    let mut watcher = enter(&other, KEY, "live", "").await;
-    let mut theirs = Vec::new();
-    for number in 0..6 {
-        publish(&node, "live", &number.to_string());
-        let path = "/rooms/live";
-        let answer = asked(&other, &bob, "POST", path, json!({"message":"bob's"}));
-        theirs.push(answer["id"].as_str().unwrap().to_owned());
-    }
-    // Somebody else's with the name in another field is theirs.
-    let body = json!({"fields":{"message":"6","by":"bob"}});
-    asked(
-        &node,
-        &token("ann", "live=member"),
-        "POST",
-        "/rooms/live",
-        body,
-    );
-    let done = moderate(&node, "live", json!({"act":"delete","user":"bob"}));
-    let mut deleted: Vec<String> = serde_json::from_value(done["deleted"].clone()).unwrap();
-    deleted.sort();
-    assert_eq!(deleted, theirs);
-    let mut told = Vec::new();
-    for _ in &theirs {
-        let frame = watcher.frame_of("deleted").await;
-        told.push(frame["id"].as_str().unwrap().to_owned());
-    }
-    told.sort();
-    assert_eq!(told, theirs);
-    let fresh = add_node(&redis, &[]);
-    for node in [&node, &other, &fresh] {
-        assert_eq!(replayed(node, "start", "6").await, "0123456");
-        assert_eq!(history(node), "0123456");
-    }
-    // They may go on.
-    assert_eq!(post(&node, &bob, "live").0, 201);
-    let none = moderate(&node, "live", json!({"act":"delete","user":"nobody"}));
-    assert_eq!(none["deleted"].as_array().map_or(0, Vec::len), 0, "{none}");
-}
-
 #[tokio::test]
 async fn a_closed_room_hears_who_leads_it() {
     let (_redis, [node, other]) = start::<2>(&[]);
@@ -391,6 +229,12 @@ async fn a_closed_room_hears_who_leads_it() {
         (&json!("room"), &json!(true))
     );
     assert_eq!(say(&mut socket, "x").await, "closed");
+    for frame in [
+        json!({"type":"publish","message":"x","ephemeral":true}),
+        json!({"type":"react","reaction":"heart"}),
+    ] {
+        assert_eq!(socket.ask(frame).await["code"], "closed");
+    }
     for node in [&node, &other] {
         assert_eq!(post(node, &bob, "live"), (403, "closed".to_owned()));
         let cohost = token("co", "live=cohost");
@@ -456,6 +300,23 @@ async fn slow_mode_counts_over_all_nodes() {
         let answer = ask(&node, KEY, "POST", "/rooms/live/moderation", act);
         assert_eq!((answer.status, &*answer.error_code()), (400, "bad_request"));
     }
+}
+
+#[tokio::test]
+async fn a_shorter_slow_mode_counts_at_once() {
+    let (_redis, [node, other]) = start::<2>(&[]);
+    let bob = token("bob", "live=member");
+    let mut socket = enter(&node, &bob, "live", "").await;
+    moderate(&node, "live", json!({"act":"slow","seconds":120}));
+    assert_eq!(socket.frame_of("room").await["slow"], 120);
+    assert!(say(&mut socket, "one").await.contains('-'));
+    assert_eq!(say(&mut socket, "two").await, "slow_mode");
+    // That was a slip.
+    moderate(&other, "live", json!({"act":"slow","seconds":1}));
+    assert_eq!(socket.frame_of("room").await["slow"], 1);
+    tokio::time::sleep(SECOND).await;
+    assert!(say(&mut socket, "two").await.contains('-'));
+    assert_eq!(say(&mut socket, "three").await, "slow_mode");
 }
 
 #[tokio::test]

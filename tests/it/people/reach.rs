@@ -463,6 +463,18 @@ async fn a_rate_is_exact_over_nodes() {
 }
 
 #[tokio::test]
+async fn a_fresh_token_brings_its_own_rate() {
+    let (_redis, [node]) = start::<1>(&["--rate", "member=1/60s"]);
+    let mut socket = enter(&node, &token("ann", "live=member"), "live", "").await;
+    let say = json!({"type":"publish","message":"x"});
+    assert_eq!(socket.ask(say.clone()).await["type"], "ack");
+    assert_eq!(socket.ask(say.clone()).await["code"], "too_fast");
+    let auth = json!({"type":"auth","token":token("ann", "live=host")});
+    assert_eq!(socket.ask(auth).await["type"], "authenticated");
+    assert_eq!(socket.ask(say).await["type"], "ack");
+}
+
+#[tokio::test]
 async fn a_repeat_under_a_key_is_no_second_message() {
     let (redis, [node]) = start::<1>(&["--rate", "member=1/60s"]);
     let ann = token("ann", "live=member");
