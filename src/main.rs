@@ -67,8 +67,10 @@ fn serve(config: Config) -> Result<()> {
 }
 
 fn start_tracing(config: &Config) -> Result<()> {
+    // At trace it writes whole frames, and in one of them there may be a token.
+    let filter = EnvFilter::try_new(&config.log)?.add_directive("tungstenite=debug".parse()?);
     let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_new(&config.log)?)
+        .with_env_filter(filter)
         .with_writer(std::io::stderr);
     match config.log_format {
         LogFormat::Text => subscriber

@@ -72,7 +72,9 @@ impl Rates {
                     count: 1,
                     per: slow,
                 };
-                limits.add(Kind::Slow, once.limit(format!("slow:{speaker}")));
+                // A bucket for each length: what was said under a longer one does not count.
+                let name = format!("slow:{}:{speaker}", slow.as_secs());
+                limits.add(Kind::Slow, once.limit(name));
             }
             if let Some(rate) = self.by_role[role as usize] {
                 limits.add(Kind::User, rate.limit(format!("user:{speaker}")));

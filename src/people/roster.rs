@@ -137,12 +137,15 @@ impl Roster {
                 removed: Vec::new(),
             },
         );
-        for delta in kept {
+        let mut kept = kept.into_iter();
+        while let Some(delta) = kept.next() {
             if delta.seq == 1 {
                 self.clear(node);
             } else if delta.seq != seq + 1 {
-                self.nodes
-                    .insert(node.clone(), Progress::Reading(vec![delta]));
+                // All that came behind the gap goes on top of what is read next: one of them alone
+                // might undo what a later one did.
+                let rest = std::iter::once(delta).chain(kept).collect();
+                self.nodes.insert(node.clone(), Progress::Reading(rest));
                 return true;
             }
             seq = delta.seq;

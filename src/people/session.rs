@@ -14,7 +14,7 @@ use super::moderation::{Act, Done};
 use super::publish::{is_immune, refusal};
 use super::side::Side;
 use super::wire::Message;
-use super::{Refusal, Shared, now_ms, told};
+use super::{Refusal, Shared, audit, now_ms, told};
 use crate::auth::{Identity, Right};
 use crate::relay::aside::Aside;
 use crate::relay::connection::{Barred, Connection, Gate, JoinError, NotJoined, Seats};
@@ -94,7 +94,7 @@ pub(super) struct Stay {
     side: Arc<Side>,
     number: usize,
     user: Option<Arc<str>>,
-    is_immune: bool,
+    is_immune: AtomicBool,
     is_home: bool,
     watches: bool,
     seats: Seats,
@@ -139,7 +139,7 @@ impl Session {
     }
 
     /// Takes a fresh identity, as a new token has it. It must be the same user, unless it was nobody
-    /// yet; rooms that it may not follow any more are left, and returned.
+    /// yet; rooms that it may not follow any more, in the way it does, are left, and returned.
     pub fn renew(&mut self, identity: Identity) -> Result<Vec<RoomName>, Refusal> {
         if self.identity.is_nobody() {
             if let Some(user) = identity.user() {
@@ -156,15 +156,17 @@ impl Session {
             ));
         }
         self.identity = identity;
-        let lost: Vec<RoomName> = self
-            .stays
-            .iter()
-            .map(|stay| stay.side.room())
-            .filter(|room| !self.identity.rights(room).has(Right::Subscribe))
-            .cloned()
-            .collect();
+        let is_lost = |stay: &&Arc<Stay>| {
+            let rights = self.identity.rights(stay.side.room());
+            !rights.has(Right::Subscribe) || stay.watches && !rights.has(Right::Presence)
+        };
+        let lost = self.stays.iter().filter(is_lost);
+        let lost: Vec<RoomName> = lost.map(|stay| stay.side.room().clone()).collect();
         for room in &lost {
             self.leave(room);
+        }
+        for stay in &self.stays {
+            stay.renew(&self.identity);
         }
         Ok(lost)
     }
@@ -361,7 +363,7 @@ impl Stay {
             number: side.enter(itself.clone()),
             shared: session.shared.clone(),
             user: identity.user().map(|user| Arc::from(user.as_str())),
-            is_immune: is_immune(identity, side.room()),
+            is_immune: is_immune(identity, side.room()).into(),
             is_home: join.is_home,
             watches: join.presence,
             seats: session.connection.seats().clone(),
@@ -445,7 +447,18 @@ impl Stay {
     }
 
     pub(super) fn is_immune(&self) -> bool {
-        self.is_immune
+        self.is_immune.load(Ordering::Acquire)
+    }
+
+    /// The client has a fresh token. Against the old one no moderator's word counted, perhaps; and
+    /// what it had said too much under that may be little now.
+    fn renew(&self, identity: &Identity) {
+        *self.rests.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let is_immune = is_immune(identity, self.side.room());
+        let was_immune = self.is_immune.swap(is_immune, Ordering::AcqRel);
+        if was_immune && !is_immune {
+            audit::enforce(&self.side);
+        }
     }
 
     pub(super) fn is_home(&self) -> bool {
@@ -484,8 +497,8 @@ impl Stay {
             return None;
         }
         match why {
-            // Slow mode may have ended since.
-            Refusal::SlowMode(_) if self.side.rules().slow.is_zero() => None,
+            // Slow mode may have ended since, or be shorter now.
+            Refusal::SlowMode(_) if self.side.rules().slow < left => None,
             Refusal::SlowMode(_) => Some(Refusal::SlowMode(left)),
             _ => Some(Refusal::TooFast(left)),
         }

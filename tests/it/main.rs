@@ -11,4 +11,5 @@ mod examples;
 mod faults;
 mod harness;
 mod imports;
+mod people;
 mod simulation;

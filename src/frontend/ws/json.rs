@@ -30,16 +30,11 @@ const USERS: usize = 100;
 pub(super) fn on_text(talk: &mut Talk, text: &str) {
     let (reference, request) = request::parse(text, talk.state.settings.max_fields);
     let request = match request {
+        Ok(Request::Auth { token }) => return authenticate(talk, reference, token),
+        _ if talk.is_outside() => return send_away(talk),
         Ok(request) => request,
         Err(refused) => return talk.send(wire::error(&reference, None, &refused)),
     };
-    if let Request::Auth { token } = request {
-        return authenticate(talk, reference, token);
-    }
-    if talk.is_outside() {
-        let why = AuthError::Missing.to_string();
-        return talk.close(CloseReason::Forbidden(why.into()));
-    }
     let room = request.speaks_in(&talk.room);
     match room.and_then(|room| talk.session.knows(room)) {
         None => on_request(talk, reference, request),
@@ -52,8 +47,17 @@ pub(super) fn on_text(talk: &mut Talk, text: &str) {
     }
 }
 
+/// Nothing is done, nor even said to be wrong, for somebody who is not known.
+fn send_away(talk: &Talk) {
+    let why = AuthError::Missing.to_string();
+    talk.close(CloseReason::Forbidden(why.into()));
+}
+
 /// Refuses one binary frame.
 pub(super) fn on_binary(talk: &Talk) {
+    if talk.is_outside() {
+        return send_away(talk);
+    }
     let refused = Refused::new(
         "not_text",
         "a JSON socket takes text frames only; bytes go as {\"base64\":\"…\"}",

@@ -71,6 +71,20 @@ fn a_gap_has_the_node_read_anew() {
     assert_eq!(moves(&mut roster), told(&["dan"], &["cy"], 1));
 }
 
+#[test]
+fn all_behind_a_gap_counts() {
+    let node = NodeId::new("1");
+    let mut roster = Roster::default();
+    assert!(roster.apply(&node, delta(2, &[("ann", 1)], &[])));
+    // The third is lost.
+    assert!(!roster.apply(&node, delta(4, &[], &["ann"])));
+    assert!(!roster.apply(&node, delta(5, &[("ann", 1)], &[])));
+    let read = || vec![(Arc::from("ann"), member(1))];
+    assert!(roster.end_reading(&node, read(), 5));
+    assert!(!roster.end_reading(&node, read(), 5));
+    assert_eq!(moves(&mut roster), told(&["ann"], &[], 1));
+}
+
 /// What may happen to one of two nodes.
 #[derive(Debug, Clone)]
 enum Step {

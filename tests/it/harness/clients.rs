@@ -130,6 +130,42 @@ impl Ws {
         }
     }
 
+    /// The next JSON frame that is meant; others are passed over.
+    pub(crate) async fn frame_that(&mut self, is_meant: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let frame = self.frame().await;
+            if is_meant(&frame) {
+                return frame;
+            }
+        }
+    }
+
+    /// Sends JSON, and waits for the answer, which has a `ref`; others are passed over.
+    pub(crate) async fn ask(&mut self, mut frame: Value) -> Value {
+        frame["ref"] = json!("asked");
+        self.send_json(frame).await;
+        self.frame_that(|frame| frame["ref"] == "asked").await
+    }
+
+    /// Pings, and waits for the pong: a raw socket is not listened to before it has joined. If it
+    /// is closed instead: the code and the reason.
+    pub(crate) async fn pinged(&mut self) -> Result<(), (u16, String)> {
+        // What is wrong is read below.
+        let _ = timeout(PATIENCE, self.stream.send(Message::Ping("?".into()))).await;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let next = timeout_at(deadline, self.stream.next()).await;
+            match next.expect("a pong comes in time") {
+                Some(Ok(Message::Pong(_))) => return Ok(()),
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    return Err((frame.code.into(), frame.reason.as_str().to_owned()));
+                }
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Err((1006, String::new())),
+            }
+        }
+    }
+
     /// The next JSON frame is this entry with one field.
     #[track_caller]
     pub(crate) fn entry(&mut self, id: &str, message: &str) -> impl Future<Output = ()> {
