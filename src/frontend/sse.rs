@@ -25,7 +25,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::debug;
 
 use super::{ApiError, FrontendState, Run, Socket, SocketQuery, Taken, is_on, json};
-use crate::auth::{AuthError, Identity};
+use crate::auth::{AuthError, Identity, Right};
 use crate::drain::retry_ms;
 use crate::metrics::Kind;
 use crate::people::session::Join;
@@ -74,6 +74,9 @@ pub(super) fn accept(
 ) -> Result<(Bytes, Run), ApiError> {
     let from = position(headers, query)?;
     let presence = is_on(query.presence.as_deref(), "presence")?;
+    if from != Position::Now {
+        state.people.may_now(&identity, &room, Right::History)?;
+    }
     let format = match query.format.as_deref() {
         None | Some("json") => &JSON,
         Some("raw") => &RAW,

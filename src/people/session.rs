@@ -177,8 +177,13 @@ impl Session {
         if !self.identity.rights(&room).has(Right::Subscribe) {
             return Err(CantJoin::Refused(Refusal::NoRight(Right::Subscribe)));
         }
-        if join.presence && !self.identity.rights(&room).has(Right::Presence) {
+        let rights = self.identity.rights(&room);
+        if join.presence && !rights.has(Right::Presence) {
             return Err(CantJoin::Refused(Refusal::NoRight(Right::Presence)));
+        }
+        // An ID to resume from may be any that was ever given out.
+        if join.from != Position::Now && !rights.has(Right::History) {
+            return Err(CantJoin::Refused(Refusal::NoRight(Right::History)));
         }
         let side = self.shared.side(&room);
         let stay = Stay::new(self, side, join);
