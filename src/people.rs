@@ -19,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::auth::Identity;
 use crate::relay::connection::Connection;
-use crate::relay::entry::RoomName;
+use crate::relay::entry::{EntryId, RoomName};
 use crate::relay::hub::Relay;
 use crate::relay::log::LogError;
 
@@ -30,6 +30,7 @@ mod here;
 mod lease;
 mod member;
 pub mod moderation;
+mod pace;
 mod publish;
 pub mod query;
 mod rates;
@@ -105,6 +106,8 @@ struct Shared {
     /// Whether this node follows what moderators do. Before that no room's rules are read, or an
     /// act between the two would be missed. An error, if it can't.
     audits: watch::Sender<Option<Result<(), LogError>>>,
+    /// The last act that has taken effect on this node.
+    audited: watch::Sender<EntryId>,
     started_ms: u64,
 }
 
@@ -137,6 +140,7 @@ impl People {
                 as_of: None,
             }),
             audits: watch::Sender::new(None),
+            audited: watch::Sender::new(EntryId::ZERO),
             started_ms: now_ms(),
         });
         let audit = tokio::spawn(audit::follow(shared.clone()));

@@ -37,7 +37,10 @@ pub(super) async fn follow(shared: Arc<Shared>) {
     shared.audits.send_replace(Some(Ok(())));
     loop {
         match listener.next().await {
-            Heard::Entry(entry) => apply(&shared, &Record::read(&entry)),
+            Heard::Entry(entry) => {
+                apply(&shared, &Record::read(&entry));
+                shared.audited.send_replace(entry.id);
+            }
             Heard::Gap(_) => {
                 // Acts may have been missed, but what they did to the rules is in the rules.
                 tracing::warn!("missed acts of moderators; reading all rules again");

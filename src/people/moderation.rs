@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::rules::{self, SLOW_MAX, Until};
 use super::{People, Refusal, Shared, now_ms};
@@ -13,6 +14,9 @@ use crate::relay::hub::HistoryQuery;
 
 /// How long a timeout is, unless somebody says. YouTube's is as long.
 const TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How long an answer waits for its act to take effect.
+const HOLDS: Duration = Duration::from_secs(1);
 
 /// Entries looked through at a time for those of one user.
 const PAGE: usize = 1_000;
@@ -228,9 +232,15 @@ impl Shared {
             let record: Fields = record.into();
             audit = Some(self.board.act(room, changes.clone(), record).await?);
         }
+        let audit = audit.unwrap_or_default();
+        // What is done holds here when its answer comes; elsewhere it's a moment's matter. If this
+        // node lags behind its Redis, it's done all the same.
+        let mut audited = self.audited.subscribe();
+        let holds = audited.wait_for(|upto| *upto >= audit);
+        let _ = timeout(HOLDS, holds).await;
         Ok(Done {
             act: act.name(),
-            audit: audit.unwrap_or_default(),
+            audit,
             until,
             deleted,
         })

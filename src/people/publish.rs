@@ -41,6 +41,7 @@ impl Shared {
         let user = identity.user().map(|user| user.as_str());
         let speaker = user.or(anonymous.as_deref());
         let fields = signed(identity, fields)?;
+        let key = key.map(|key| owned(identity, &key)).transpose()?;
         let role = identity.role(room).unwrap_or(Role::Viewer);
         let slow = side.rules().slow;
         let limits = match identity.is_server() {
@@ -123,6 +124,18 @@ fn signed(identity: &Identity, fields: Fields) -> Result<Fields, Refusal> {
     let name = Bytes::copy_from_slice(user.as_str().as_bytes());
     fields.push((Bytes::from_static(USER), name));
     Ok(fields.into())
+}
+
+/// The idempotency key as the store has it: each user's are their own. No user's name has the byte
+/// that stands behind it.
+fn owned(identity: &Identity, key: &[u8]) -> Result<Bytes, Refusal> {
+    if key.contains(&0) {
+        return Err(Refusal::BadRequest("a key has no NUL byte".to_owned()));
+    }
+    Ok(match identity.user() {
+        Some(user) => [user.as_str().as_bytes(), b"\0", key].concat().into(),
+        None => Bytes::copy_from_slice(key),
+    })
 }
 
 /// What a failed append means to who published.

@@ -75,7 +75,10 @@ impl People {
     ) -> Result<(), Refusal> {
         let side = self.shared.side(room);
         side.known_within(self.shared.patience()).await?;
-        self.shared.admit(identity, None, &side, fields, None)?;
+        let admitted = self.shared.admit(identity, None, &side, fields, None)?;
+        if !admitted.kinds.is_empty() {
+            side.take_pace().map_err(Refusal::TooFast)?;
+        }
         let message = Message::Ephemeral { except: None, json };
         self.shared.board.whisper(room, message.encode());
         Ok(())

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -11,6 +10,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::moderation::{Act, Done};
+use super::pace::Pace;
 use super::publish::{is_immune, refusal};
 use super::side::Side;
 use super::wire::Message;
@@ -61,31 +61,6 @@ pub struct Session {
     identity: Identity,
     connection: Connection,
     stays: SmallVec<[Arc<Stay>; 1]>,
-}
-
-/// How often one connection may show something without storing it: ten at once, and ten a second.
-/// Enough for typing and cursors; everybody in the room gets each of them.
-#[derive(Debug, Default)]
-struct Pace {
-    /// When all that was let through would be done at exactly that rate.
-    done_at: Option<Instant>,
-}
-
-impl Pace {
-    const INTERVAL: Duration = Duration::from_millis(100);
-    const BURST: u32 = 10;
-
-    /// Lets one through, or says how long to wait.
-    fn take(&mut self, now: Instant) -> Result<(), Duration> {
-        let done_at = self.done_at.map_or(now, |done_at| done_at.max(now)) + Self::INTERVAL;
-        let ahead = done_at - now;
-        let most = Self::INTERVAL * Self::BURST;
-        if ahead > most {
-            return Err(ahead - most);
-        }
-        self.done_at = Some(done_at);
-        Ok(())
-    }
 }
 
 /// One session in one room. Its end takes the user out of the room's presence.
@@ -517,25 +492,5 @@ impl Drop for Stay {
             self.side.unwatch();
         }
         self.side.leave(self.number);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ephemeral_pace() {
-        let start = Instant::now();
-        let mut pace = Pace::default();
-        let at = |ms| start + Duration::from_millis(ms);
-        for _ in 0..10 {
-            assert_eq!(pace.take(at(0)), Ok(()));
-        }
-        assert_eq!(pace.take(at(0)), Err(Duration::from_millis(100)));
-        assert_eq!(pace.take(at(99)), Err(Duration::from_millis(1)));
-        assert_eq!(pace.take(at(100)), Ok(()));
-        assert!(pace.take(at(100)).is_err());
-        assert_eq!(pace.take(at(60_000)), Ok(()));
     }
 }

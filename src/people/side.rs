@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::board::{Ear, EarGuard, NodeId};
 use super::here::SEQ;
 use super::member::Member;
+use super::pace::Pace;
 use super::reactions::Tally;
 use super::roster::{Present, Roster};
 use super::rules::Rules;
@@ -47,6 +48,8 @@ pub(super) struct Side {
     /// For so many ticks yet, those who don't know who is here are told.
     newcomers: AtomicU8,
     pub(super) reactions: Tally,
+    /// Of what is shown here by requests, without a connection of their own.
+    pace: Mutex<Pace>,
     /// Whether it's on the list of those that the next tick visits.
     stirred: AtomicBool,
     touched: Mutex<Instant>,
@@ -93,6 +96,7 @@ impl Side {
             settled: watch::Sender::new(()),
             newcomers: AtomicU8::new(0),
             reactions: Tally::default(),
+            pace: Mutex::default(),
             stirred: AtomicBool::new(false),
             touched: Mutex::new(Instant::now()),
             ear: Mutex::default(),
@@ -121,6 +125,11 @@ impl Side {
             return false;
         }
         now.duration_since(*lock(&self.touched)) >= LINGER
+    }
+
+    /// Lets one thing be shown by a request, or says how long to wait.
+    pub(super) fn take_pace(&self) -> Result<(), Duration> {
+        lock(&self.pace).take(Instant::now())
     }
 
     pub(super) fn rules(&self) -> MutexGuard<'_, Rules> {

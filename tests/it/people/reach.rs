@@ -520,3 +520,35 @@ async fn a_raw_socket_over_its_rate() {
         201
     );
 }
+
+#[tokio::test]
+async fn a_key_is_its_users_own() {
+    let (redis, [node]) = start::<1>(&[]);
+    let mut ids = BTreeSet::new();
+    for user in ["ann", "bob"] {
+        let mut socket = enter(&node, &token(user, "live=member"), "live", "").await;
+        for _ in 0..2 {
+            let frame = json!({"type":"publish","message":user,"key":"k","ref":1});
+            socket.send_json(frame).await;
+            let ack = socket.frame_of("ack").await;
+            ids.insert(ack["id"].as_str().unwrap().to_owned());
+        }
+        let nul = json!({"type":"publish","message":user,"key":"ann\u{0}k","ref":1});
+        socket.send_json(nul).await;
+        assert_eq!(socket.frame_of("error").await["code"], "bad_request");
+    }
+    assert_eq!(ids.len(), 2, "{ids:?}");
+    assert_eq!(redis.cli(&["XLEN", "live"]), "2");
+}
+
+#[tokio::test]
+async fn what_is_shown_by_requests_has_a_pace() {
+    let (_redis, [node]) = start::<1>(&[]);
+    let ann = token("ann", "live=member");
+    let body = || json!({"message":"look","ephemeral":true});
+    let mut show = || ask(&node, &ann, "POST", "/rooms/live", body()).status;
+    // However slow the machine, some ten of them in a second are too many.
+    assert!((0..1_000).any(|_| show() == 429));
+    // Back ends have none.
+    assert_eq!(ask(&node, KEY, "POST", "/rooms/live", body()).status, 201);
+}
