@@ -546,7 +546,7 @@ async fn what_is_shown_by_requests_has_a_pace() {
     let (_redis, [node]) = start::<1>(&[]);
     let ann = token("ann", "live=member");
     let body = || json!({"message":"look","ephemeral":true});
-    let mut show = || ask(&node, &ann, "POST", "/rooms/live", body()).status;
+    let show = || ask(&node, &ann, "POST", "/rooms/live", body()).status;
     // However slow the machine, some ten of them in a second are too many.
     assert!((0..1_000).any(|_| show() == 429));
     // Back ends have none.
