@@ -33,8 +33,11 @@ pub struct Aside {
     /// socket's own frames, and so must be rare.
     pub sheds: bool,
     json: Json,
-    frames: Mutex<SmallVec<[(u8, Option<Bytes>); 1]>>,
+    frames: Mutex<Frames>,
 }
+
+/// By the slots of their formats.
+type Frames = SmallVec<[(u8, Option<Bytes>); 1]>;
 
 type Json = LazyLock<Bytes, Box<dyn FnOnce() -> Bytes + Send>>;
 
