@@ -10,4 +10,5 @@ mod contract;
 mod faults;
 mod harness;
 mod imports;
+mod presence_sim;
 mod simulation;
