@@ -89,6 +89,7 @@ impl Default for Settings {
 /// The people of a node.
 pub struct People {
     shared: Arc<Shared>,
+    lease: AbortOnDropHandle<()>,
     _tasks: [AbortOnDropHandle<()>; 2],
 }
 
@@ -144,10 +145,12 @@ impl People {
             started_ms: now_ms(),
         });
         let audit = tokio::spawn(audit::follow(shared.clone()));
+        let tell = tokio::spawn(lease::tell(shared.clone()));
         let lease = tokio::spawn(lease::keep(shared.clone()));
         Arc::new(People {
             shared,
-            _tasks: [audit, lease].map(AbortOnDropHandle::new),
+            lease: AbortOnDropHandle::new(lease),
+            _tasks: [audit, tell].map(AbortOnDropHandle::new),
         })
     }
 
@@ -179,6 +182,8 @@ impl People {
     /// Tells the others that this node goes away, once its clients have gone: what it still holds
     /// counts for nothing any more.
     pub async fn retire(&self) {
+        // Or it would take the lease again. What it was writing is buried with the rest.
+        self.lease.abort();
         lease::retire(&self.shared).await;
     }
 }

@@ -137,7 +137,8 @@ impl Drop for EarGuard {
 /// What a renewed lease came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Beat {
-    /// Whether the lease was there still. If not, others may have removed what this node wrote.
+    /// Whether the lease was there still, and the last of what this node wrote. If not, others may
+    /// have removed the rest, or a restart or failover lost it.
     pub kept: bool,
     /// The nodes with a lease, and what each says of itself.
     pub living: Vec<(NodeId, Bytes)>,

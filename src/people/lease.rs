@@ -5,6 +5,9 @@
 //! gone because this process or Redis stood still, or a write failed half-way) it takes a new name,
 //! writes everything under that, and then buries the old one. So a user is never gone in between,
 //! and a user under both names is one user.
+//!
+//! What clients of this node are told has a clock of its own, which goes on while the board does not
+//! answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,22 +25,36 @@ const RETRY: Duration = Duration::from_millis(500);
 /// How long a farewell may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// Earlier names that are kept in mind, to be buried at once. Others see to the rest, when their
+/// leases have run out.
+const OLD_NAMES: usize = 8;
+
 /// Where this life of the node stands.
-enum Life {
-    /// The board has to be told everything, and after that perhaps to bury an earlier name.
-    Beginning(Option<NodeId>),
-    /// The board knows all but what changes.
-    Going,
+#[derive(Default)]
+struct Life {
+    /// Whether the board knows all but what changes. Else it has to be told everything.
+    is_told: bool,
+    /// Earlier names, to be buried when it's told.
+    old: Vec<NodeId>,
+}
+
+impl Life {
+    /// Begins anew under another name.
+    fn begin_anew(&mut self, shared: &Shared) {
+        self.is_told = false;
+        self.old.push(rename(shared));
+        let too_many = self.old.len().saturating_sub(OLD_NAMES);
+        self.old.drain(..too_many);
+    }
 }
 
 /// Keeps the lease, for ever.
 pub(super) async fn keep(shared: Arc<Shared>) {
-    let mut life = Life::Beginning(None);
+    let mut life = Life::default();
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let beat_every = shared.settings.lease / 3;
     let mut next_beat = Instant::now();
-    let mut next_sweep = Instant::now();
     loop {
         ticks.tick().await;
         let now = Instant::now();
@@ -45,10 +62,12 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             next_beat = now + beat_every;
             match beat(&shared).await {
                 Ok(beat) => {
-                    if !beat.kept && matches!(life, Life::Going) {
-                        let old = rename(&shared);
-                        tracing::warn!(node = %old, "this node was taken for dead; it begins anew");
-                        life = Life::Beginning(Some(old));
+                    if !beat.kept && life.is_told {
+                        tracing::warn!(
+                            node = %shared.own(),
+                            "this node was taken for dead, or Redis lost what it wrote; it begins anew"
+                        );
+                        life.begin_anew(&shared);
                         next_beat = Instant::now();
                         continue;
                     }
@@ -64,16 +83,31 @@ pub(super) async fn keep(shared: Arc<Shared>) {
                 }
             }
         }
-        life = match write(&shared, life).await {
-            Ok(()) => Life::Going,
-            Err((error, old)) => {
+        match write(&shared, life.is_told).await {
+            Ok(()) => {
+                life.is_told = true;
+                for old in life.old.drain(..) {
+                    leave_behind(&shared, old);
+                }
+            }
+            Err(error) => {
                 tracing::debug!(%error, "cannot tell who is here; beginning anew");
-                leave_behind(&shared, rename(&shared));
+                life.begin_anew(&shared);
                 sleep(RETRY).await;
                 next_beat = Instant::now();
-                Life::Beginning(old)
             }
-        };
+        }
+    }
+}
+
+/// Tells clients of this node what has changed, for ever.
+pub(super) async fn tell(shared: Arc<Shared>) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut next_sweep = Instant::now();
+    loop {
+        ticks.tick().await;
+        let now = Instant::now();
         tick_sides(&shared, now);
         if now >= next_sweep {
             next_sweep = now + Duration::from_secs(1);
@@ -112,28 +146,21 @@ async fn beat(shared: &Arc<Shared>) -> Result<Beat, LogError> {
     Ok(beat)
 }
 
-/// Writes what the board doesn't know. On failure, what still is to be buried comes back.
-async fn write(shared: &Arc<Shared>, life: Life) -> Result<(), (LogError, Option<NodeId>)> {
+/// Writes what the board doesn't know.
+async fn write(shared: &Arc<Shared>, is_told: bool) -> Result<(), LogError> {
     let own = shared.own();
-    let old = match life {
-        Life::Beginning(old) => {
-            shared.here().begin_anew();
-            old
+    let changes = {
+        let mut here = shared.here();
+        if !is_told {
+            here.begin_anew();
         }
-        Life::Going => None,
+        here.take_changes(&own)
     };
-    let changes = shared.here().take_changes(&own);
-    if !changes.is_empty() {
-        let notices = shared.settings.notices;
-        let written = shared.board.write(&own, changes, notices).await;
-        if let Err(error) = written {
-            return Err((error, old));
-        }
+    if changes.is_empty() {
+        return Ok(());
     }
-    if let Some(old) = old {
-        leave_behind(shared, old);
-    }
-    Ok(())
+    let notices = shared.settings.notices;
+    shared.board.write(&own, changes, notices).await
 }
 
 /// Takes a new name; the old one comes back.

@@ -4,6 +4,9 @@
 //! Each node numbers its changes of a room from 1. A node whose changes have a gap has to be read
 //! anew; while that goes on its changes are kept, and applied to what was read. Applying a change
 //! that was read already does no harm, as it says how things stand and not how they moved.
+//!
+//! Each reading has a [`Ticket`], and only the last one begun for a node counts: what an earlier one
+//! brings may be older than what was missed, or than the node's death.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -72,58 +75,81 @@ enum Progress {
     /// All up to this one.
     UpTo(u64),
     /// Being read; what came since.
-    Reading(Vec<Delta>),
+    Reading(Ticket, Vec<Delta>),
+}
+
+/// One reading of one node.
+#[derive(Debug, Clone)]
+pub(super) struct Ticket(Arc<()>);
+
+impl Ticket {
+    fn new() -> Self {
+        Ticket(Arc::new(()))
+    }
+
+    fn is(&self, other: &Ticket) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl Roster {
-    /// Takes a change. True if the node has to be read anew, which then has begun.
-    pub(super) fn apply(&mut self, node: &NodeId, delta: Delta) -> bool {
+    /// Takes a change. If the node has to be read anew, that has begun then, with this ticket.
+    pub(super) fn apply(&mut self, node: &NodeId, delta: Delta) -> Option<Ticket> {
         match self.nodes.get_mut(node) {
-            Some(Progress::Reading(kept)) => {
+            Some(Progress::Reading(_, kept)) => {
                 kept.push(delta);
-                false
+                None
             }
             // It begins: whatever was known of it is from before.
             _ if delta.seq == 1 => {
                 self.clear(node);
                 self.nodes.insert(node.clone(), Progress::UpTo(1));
                 self.change(node, delta);
-                false
+                None
             }
             // One that was read already is on its way still; what it undoes, the next one does.
             Some(Progress::UpTo(seq)) if delta.seq <= *seq + 1 => {
                 *seq = delta.seq.max(*seq);
                 self.change(node, delta);
-                false
+                None
             }
-            _ => {
-                let reading = Progress::Reading(vec![delta]);
-                self.nodes.insert(node.clone(), reading);
-                true
-            }
+            _ => Some(self.reading(node, vec![delta])),
         }
     }
 
-    /// A node is about to be read. False if it's being read already.
-    pub(super) fn begin_reading(&mut self, node: &NodeId) -> bool {
-        if let Some(Progress::Reading(_)) = self.nodes.get(node) {
-            return false;
-        }
-        let reading = Progress::Reading(Vec::new());
+    /// A node is about to be read; one that is being read is read from the beginning.
+    pub(super) fn begin_reading(&mut self, node: &NodeId) -> Ticket {
+        self.reading(node, Vec::new())
+    }
+
+    fn reading(&mut self, node: &NodeId, kept: Vec<Delta>) -> Ticket {
+        let ticket = Ticket::new();
+        let reading = Progress::Reading(ticket.clone(), kept);
         self.nodes.insert(node.clone(), reading);
-        true
+        ticket
+    }
+
+    /// Whether this reading still counts.
+    pub(super) fn awaits(&self, node: &NodeId, ticket: &Ticket) -> bool {
+        let progress = self.nodes.get(node);
+        matches!(progress, Some(Progress::Reading(current, _)) if current.is(ticket))
     }
 
     /// A node was read: these are its people, as of change `upto` or later, and what came meanwhile
-    /// comes on top. True if that has a gap, too, so that it has to be read once more.
+    /// comes on top. If that has a gap, too, it has to be read once more, with the ticket returned.
+    /// Does nothing if the reading counts no more.
     pub(super) fn end_reading(
         &mut self,
         node: &NodeId,
+        ticket: &Ticket,
         members: Vec<(Arc<str>, Member)>,
         upto: u64,
-    ) -> bool {
-        let Some(Progress::Reading(kept)) = self.nodes.remove(node) else {
-            return false;
+    ) -> Option<Ticket> {
+        if !self.awaits(node, ticket) {
+            return None;
+        }
+        let Some(Progress::Reading(_, kept)) = self.nodes.remove(node) else {
+            return None;
         };
         self.clear(node);
         // What was read is not of one moment, so all that came meanwhile counts, in its order.
@@ -145,14 +171,13 @@ impl Roster {
                 // All that came behind the gap goes on top of what is read next: one of them alone
                 // might undo what a later one did.
                 let rest = std::iter::once(delta).chain(kept).collect();
-                self.nodes.insert(node.clone(), Progress::Reading(rest));
-                return true;
+                return Some(self.reading(node, rest));
             }
             seq = delta.seq;
             self.change(node, delta);
         }
         self.nodes.insert(node.clone(), Progress::UpTo(seq));
-        false
+        None
     }
 
     /// A node is dead, and its people gone.

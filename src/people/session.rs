@@ -167,8 +167,14 @@ impl Session {
         let joined = Box::new(move |outcome: Result<EntryId, NotJoined>| {
             let is_in = outcome.is_ok();
             let frame = joined(outcome);
-            match told.upgrade().filter(|_| is_in) {
-                Some(stay) => stay.on_joined(frame),
+            match told.upgrade() {
+                Some(stay) if is_in => stay.on_joined(frame),
+                Some(stay) => {
+                    // It may have passed the gate.
+                    stay.end();
+                    stay.put_out.store(true, Ordering::Release);
+                    frame
+                }
                 None => frame,
             }
         });

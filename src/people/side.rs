@@ -1,7 +1,7 @@
 //! [`Side`]: the people's side of one room on this node: its rules, who stays here, and, if somebody
 //! asks, who is in it over all nodes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::here::SEQ;
 use super::member::Member;
 use super::pace::Pace;
 use super::reactions::Tally;
-use super::roster::{Present, Roster};
+use super::roster::{Present, Roster, Ticket};
 use super::rules::Rules;
 use super::session::Stay;
 use super::wire::{self, Message};
@@ -311,23 +311,52 @@ impl Side {
         }
     }
 
-    /// Reads every living node's people anew.
+    /// Reads the people of every node anew: of those that live, and of those that were heard since
+    /// it was asked which do.
     pub(super) fn reread(self: &Arc<Self>, shared: &Arc<Shared>) {
-        let living: Vec<NodeId> = shared.living();
-        for node in living {
+        let mut nodes: BTreeSet<NodeId> = shared.living().into_iter().collect();
+        {
+            let watch = lock(&self.watch);
+            nodes.extend(watch.roster.iter().flat_map(Roster::nodes).cloned());
+        }
+        for node in nodes {
             self.read(shared, &node);
         }
     }
 
     fn read(self: &Arc<Self>, shared: &Arc<Shared>, node: &NodeId) {
         let mut watch = lock(&self.watch);
-        let begins = watch
-            .roster
-            .as_mut()
-            .is_some_and(|roster| roster.begin_reading(node));
-        if begins {
-            tokio::spawn(read(Arc::downgrade(self), shared.clone(), node.clone()));
+        if let Some(roster) = watch.roster.as_mut() {
+            let ticket = roster.begin_reading(node);
+            let reading = read(Arc::downgrade(self), shared.clone(), node.clone(), ticket);
+            tokio::spawn(reading);
         }
+    }
+
+    fn awaits(&self, node: &NodeId, ticket: &Ticket) -> bool {
+        let watch = lock(&self.watch);
+        let mut roster = watch.roster.iter();
+        roster.any(|roster| roster.awaits(node, ticket))
+    }
+
+    /// A node's people were read. Returns the ticket for reading them once more, if that's needed.
+    fn end_reading(
+        self: &Arc<Self>,
+        node: &NodeId,
+        ticket: &Ticket,
+        records: Vec<(String, Bytes)>,
+    ) -> Option<Ticket> {
+        let again = {
+            let mut watch = lock(&self.watch);
+            let roster = watch.roster.as_mut()?;
+            let (members, upto) = members(records);
+            roster.end_reading(node, ticket, members, upto)
+        };
+        if again.is_none() {
+            self.settled.send_replace(());
+            self.stir();
+        }
+        again
     }
 
     /// Holds the roster against who lives: nodes it doesn't know are read, dead ones dropped.
@@ -403,6 +432,9 @@ impl Side {
             let is_large = count > limit;
             if is_large {
                 if newcomers > 0 {
+                    // Should the room get smaller before the others are told numbers, too, these
+                    // need all names.
+                    watch.told.1 = true;
                     asides.push(told::count(room, count, Audience::Newcomers));
                 }
                 let is_due = watch.next_count.is_none_or(|due| due <= now);
@@ -432,8 +464,13 @@ impl Side {
                 watch.told = (count, false);
             }
         }
-        self.newcomers
-            .store(newcomers.saturating_sub(1), Ordering::Release);
+        // Not if somebody has come since.
+        let _ = self.newcomers.compare_exchange(
+            newcomers,
+            newcomers.saturating_sub(1),
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        );
         for aside in asides {
             shared.relay.tell(&self.room, Arc::new(aside));
         }
@@ -461,7 +498,7 @@ impl Side {
                 removed,
             }) => {
                 let node = NodeId::new(&node);
-                let has_gap = {
+                let gap = {
                     let mut watch = lock(&self.watch);
                     let watch = &mut *watch;
                     let Some(roster) = &mut watch.roster else {
@@ -470,8 +507,8 @@ impl Side {
                     watch.heard.insert(node.clone(), Instant::now());
                     roster.apply(&node, wire::delta(seq, set, removed))
                 };
-                if has_gap {
-                    tokio::spawn(read(Arc::downgrade(self), shared.clone(), node));
+                if let Some(ticket) = gap {
+                    tokio::spawn(read(Arc::downgrade(self), shared.clone(), node, ticket));
                 }
                 self.stir();
             }
@@ -543,33 +580,31 @@ async fn load(side: Weak<Side>, shared: Arc<Shared>) {
     }
 }
 
-/// Reads a node's people in a room, however long that takes.
-async fn read(side: Weak<Side>, shared: Arc<Shared>, node: NodeId) {
+/// Reads a node's people in a room, however long that takes, unless another reading has begun.
+async fn read(side: Weak<Side>, shared: Arc<Shared>, node: NodeId, mut ticket: Ticket) {
     loop {
         let Some(room) = side.upgrade().map(|side| side.room.clone()) else {
             return;
         };
         match shared.board.members(&room, &node).await {
             Ok(records) => {
-                let Some(side) = side.upgrade() else {
-                    return;
-                };
-                let again = {
-                    let mut watch = lock(&side.watch);
-                    watch.roster.as_mut().is_some_and(|roster| {
-                        let (members, upto) = members(records);
-                        roster.end_reading(&node, members, upto)
-                    })
-                };
-                if !again {
-                    side.settled.send_replace(());
-                    side.stir();
-                    return;
+                let next = side
+                    .upgrade()
+                    .and_then(|side| side.end_reading(&node, &ticket, records));
+                match next {
+                    Some(next) => ticket = next,
+                    None => return,
                 }
             }
             Err(error) => {
                 tracing::debug!(%room, %node, %error, "cannot read a node's people");
                 sleep(RETRY).await;
+                if !side
+                    .upgrade()
+                    .is_some_and(|side| side.awaits(&node, &ticket))
+                {
+                    return;
+                }
             }
         }
     }

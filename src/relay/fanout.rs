@@ -15,7 +15,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
-use super::aside::Aside;
+use super::aside::{Aside, Audience};
 use super::batch::{Memo, Pending};
 use super::cursor::Cursor;
 use super::format::Format;
@@ -95,7 +95,10 @@ impl Fanout {
             if seats.is_empty() {
                 continue;
             }
-            if seats.asides.fetch_add(1, Ordering::AcqRel) >= ASIDES && aside.sheds {
+            // Who is here is told by changes: nobody may miss one without being known to. There are a
+            // few of them per tick, so they can wait.
+            let sheds = aside.sheds && aside.audience == Audience::All;
+            if seats.asides.fetch_add(1, Ordering::AcqRel) >= ASIDES && sheds {
                 seats.asides.fetch_sub(1, Ordering::AcqRel);
                 room.stats().shed.add(1);
                 continue;

@@ -7,6 +7,7 @@
 mod fleet;
 mod nodes;
 mod outages;
+mod presence;
 mod publishers;
 mod raw_http;
 mod slow;

@@ -7,6 +7,7 @@ pub(crate) mod clients;
 pub(crate) mod http;
 pub(crate) mod node;
 pub(crate) mod redis_server;
+pub(crate) mod story;
 
 use std::ops::Bound;
 use std::time::Duration;

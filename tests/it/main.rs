@@ -12,4 +12,5 @@ mod faults;
 mod harness;
 mod imports;
 mod people;
+mod presence_sim;
 mod simulation;

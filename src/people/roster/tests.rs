@@ -1,5 +1,7 @@
 //! The roster against a model: nodes that come, go, die, and lose messages.
 
+use std::collections::VecDeque;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -39,7 +41,7 @@ fn told(joined: &[&str], left: &[&str], count: usize) -> (Vec<String>, Vec<Strin
 fn a_user_with_devices_on_two_nodes_joins_once_and_leaves_once() {
     let (one, two) = (NodeId::new("1"), NodeId::new("2"));
     let mut roster = Roster::default();
-    assert!(!roster.apply(&one, delta(1, &[("ann", 1)], &[])));
+    assert!(roster.apply(&one, delta(1, &[("ann", 1)], &[])).is_none());
     assert_eq!(moves(&mut roster), told(&["ann"], &[], 1));
     roster.apply(&two, delta(1, &[("ann", 2), ("bob", 1)], &[]));
     assert_eq!(moves(&mut roster), told(&["bob"], &[], 2));
@@ -59,11 +61,11 @@ fn a_gap_has_the_node_read_anew() {
     let node = NodeId::new("1");
     let mut roster = Roster::default();
     roster.apply(&node, delta(1, &[("ann", 1)], &[]));
-    assert!(roster.apply(&node, delta(3, &[("cy", 1)], &[])));
+    let ticket = roster.apply(&node, delta(3, &[("cy", 1)], &[])).unwrap();
     assert!(!roster.is_settled());
-    assert!(!roster.apply(&node, delta(4, &[], &["bob"])));
+    assert!(roster.apply(&node, delta(4, &[], &["bob"])).is_none());
     let read = vec![(Arc::from("bob"), member(1)), (Arc::from("cy"), member(1))];
-    assert!(!roster.end_reading(&node, read, 4));
+    assert!(roster.end_reading(&node, &ticket, read, 4).is_none());
     assert!(roster.is_settled());
     assert_eq!(moves(&mut roster), told(&["cy"], &[], 1));
     // Begun anew, by its first number.
@@ -75,14 +77,45 @@ fn a_gap_has_the_node_read_anew() {
 fn all_behind_a_gap_counts() {
     let node = NodeId::new("1");
     let mut roster = Roster::default();
-    assert!(roster.apply(&node, delta(2, &[("ann", 1)], &[])));
+    let first = roster.apply(&node, delta(2, &[("ann", 1)], &[])).unwrap();
     // The third is lost.
-    assert!(!roster.apply(&node, delta(4, &[], &["ann"])));
-    assert!(!roster.apply(&node, delta(5, &[("ann", 1)], &[])));
+    assert!(roster.apply(&node, delta(4, &[], &["ann"])).is_none());
+    assert!(roster.apply(&node, delta(5, &[("ann", 1)], &[])).is_none());
     let read = || vec![(Arc::from("ann"), member(1))];
-    assert!(roster.end_reading(&node, read(), 5));
-    assert!(!roster.end_reading(&node, read(), 5));
+    let second = roster.end_reading(&node, &first, read(), 5).unwrap();
+    assert!(roster.end_reading(&node, &second, read(), 5).is_none());
     assert_eq!(moves(&mut roster), told(&["ann"], &[], 1));
+}
+
+#[test]
+fn only_the_last_reading_counts() {
+    let node = NodeId::new("1");
+    let mut roster = Roster::default();
+    let people = |user: &str| vec![(Arc::from(user), member(1))];
+    // What the first reading finds is from before the connection broke.
+    let first = roster.begin_reading(&node);
+    let second = roster.begin_reading(&node);
+    assert!(
+        roster
+            .end_reading(&node, &first, people("ann"), 1)
+            .is_none()
+    );
+    assert!(!roster.is_settled());
+    roster.end_reading(&node, &second, people("bob"), 2);
+    assert_eq!(moves(&mut roster), told(&["bob"], &[], 1));
+    // A late answer takes nothing away, and the node is known to hold whom it held.
+    roster.end_reading(&node, &first, people("ann"), 1);
+    roster.drop_node(&node);
+    assert_eq!(moves(&mut roster), told(&[], &["bob"], 0));
+    // Nor does it count for a node that died meanwhile, and is heard once more.
+    let third = roster.begin_reading(&node);
+    roster.drop_node(&node);
+    let fourth = roster.apply(&node, delta(5, &[("cy", 1)], &[])).unwrap();
+    roster.end_reading(&node, &third, people("bob"), 4);
+    roster.end_reading(&node, &fourth, Vec::new(), 0);
+    assert_eq!(moves(&mut roster), told(&["cy"], &[], 1));
+    roster.drop_node(&node);
+    assert_eq!(roster.count(), 0);
 }
 
 /// What may happen to one of two nodes.
@@ -92,7 +125,9 @@ enum Step {
     Remove(usize, usize),
     /// The next message of the node is lost.
     Lose(usize),
-    /// What is being read is read.
+    /// What is being read is found.
+    Find,
+    /// And arrives: the oldest.
     Read,
     /// Everything is read anew, as after a reconnect.
     Reload(usize),
@@ -106,6 +141,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (node.clone(), user.clone(), 1..4u32).prop_map(|(n, u, d)| Step::Set(n, u, d)),
         5 => (node.clone(), user).prop_map(|(n, u)| Step::Remove(n, u)),
         1 => node.clone().prop_map(Step::Lose),
+        3 => Just(Step::Find),
         3 => Just(Step::Read),
         1 => node.clone().prop_map(Step::Reload),
         1 => node.prop_map(Step::Die),
@@ -119,8 +155,11 @@ struct Truth {
     members: BTreeMap<Arc<str>, Member>,
     seq: u64,
     lose: bool,
-    reading: bool,
+    /// Readings on their way, with what they found.
+    reading: VecDeque<(Ticket, Option<Found>)>,
 }
+
+type Found = (Vec<(Arc<str>, Member)>, u64);
 
 proptest! {
     #[test]
@@ -130,9 +169,10 @@ proptest! {
         let mut roster = Roster::default();
         let mut seen: BTreeMap<Arc<str>, ()> = BTreeMap::new();
         let end = [0, 1].into_iter().flat_map(|node| {
-            [Step::Set(node, 0, 1), Step::Set(node, 0, 1), Step::Read, Step::Read]
+            [Step::Reload(node), Step::Find]
         });
-        for step in steps.into_iter().chain(end).chain([Step::Read, Step::Look]) {
+        let arrivals = std::iter::repeat_n(Step::Read, 100);
+        for step in steps.into_iter().chain(end).chain(arrivals).chain([Step::Look]) {
             let changed = match &step {
                 Step::Set(node, user, devices) => {
                     let user: Arc<str> = format!("u{user}").into();
@@ -149,25 +189,45 @@ proptest! {
             if let Some((at, set, removed)) = changed {
                 let node = &mut nodes[at];
                 node.seq += 1;
-                // At the end two come: if the first is lost, the second shows it.
+                // Whatever is lost, everything is read anew some time later.
                 let delta = Delta { seq: node.seq, set, removed };
                 if !std::mem::take(&mut node.lose) {
-                    node.reading |= roster.apply(&ids[at], delta);
+                    let ticket = roster.apply(&ids[at], delta);
+                    node.reading.extend(ticket.map(|ticket| (ticket, None)));
                 }
                 continue;
             }
             match step {
                 Step::Lose(at) => nodes[at].lose = true,
-                Step::Read => {
-                    for (at, node) in nodes.iter_mut().enumerate().filter(|(_, n)| n.reading) {
+                Step::Find => {
+                    for node in &mut nodes {
                         let members = node.members.iter().map(|(u, m)| (u.clone(), m.clone()));
-                        node.reading = roster.end_reading(&ids[at], members.collect(), node.seq);
+                        let found = (members.collect::<Vec<_>>(), node.seq);
+                        for (_, nothing) in node.reading.iter_mut().filter(|(_, f)| f.is_none()) {
+                            *nothing = Some(found.clone());
+                        }
                     }
                 }
-                Step::Reload(at) => nodes[at].reading |= roster.begin_reading(&ids[at]),
+                Step::Read => {
+                    for (at, node) in nodes.iter_mut().enumerate() {
+                        let found = node.reading.iter().position(|(_, found)| found.is_some());
+                        if let Some((ticket, Some((members, seq)))) =
+                            found.and_then(|found| node.reading.remove(found))
+                        {
+                            let again = roster.end_reading(&ids[at], &ticket, members, seq);
+                            node.reading.extend(again.map(|ticket| (ticket, None)));
+                        }
+                    }
+                }
+                Step::Reload(at) => {
+                    let ticket = roster.begin_reading(&ids[at]);
+                    nodes[at].reading.push_back((ticket, None));
+                }
                 Step::Die(at) => {
                     roster.drop_node(&ids[at]);
-                    nodes[at] = Truth::default();
+                    // What was found of it is on its way still.
+                    let reading = std::mem::take(&mut nodes[at].reading);
+                    nodes[at] = Truth { reading, ..Truth::default() };
                 }
                 Step::Look => {
                     let moves = roster.take_moves();

@@ -13,7 +13,7 @@ mod whisper;
 mod write;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,14 +40,29 @@ const COUNTERS_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// How long a lease's birth is, in hex digits.
 const BIRTH: usize = 16;
 
+/// The user under whose name a node's users have the number of its last write. Nobody is called so.
+const WRITES: &str = "";
+
+/// What a node has in Redis, if nothing was lost: a restart with an old snapshot, or a failover to a
+/// replica that lags behind, may lose what was written last and leave the lease.
+#[derive(Default)]
+struct Life {
+    /// Of its lease; see [`script::BEAT`].
+    birth: Bytes,
+    /// How many writes were answered.
+    writes: u64,
+    /// One of them found that those before are gone.
+    lost: bool,
+}
+
 /// The connections, and what is to be known for using them.
 pub(super) struct Connections {
     keys: Keys,
     commands: Commands,
     keep: Retention,
     expire_after: Option<Duration>,
-    /// The births of the leases that we know to be ours. See [`script::BEAT`].
-    births: Mutex<HashMap<NodeId, Bytes>>,
+    /// What we know to be in Redis of each node that is ours.
+    lives: Mutex<HashMap<NodeId, Life>>,
     whispers: whisper::Whisperer,
     ears: listen::Listener,
 }
@@ -60,7 +75,7 @@ impl Connections {
             commands: Commands::new(address.clone()),
             keep: settings.keep,
             expire_after: settings.expire_after,
-            births: Mutex::default(),
+            lives: Mutex::default(),
             whispers: whisper::Whisperer::start(address.clone()),
             ears: listen::Listener::start(address.clone()),
         }
@@ -90,7 +105,7 @@ impl Connections {
 
     async fn beat(&self, node: &NodeId, status: &[u8], lease: Duration) -> Result<Beat, LogError> {
         let birth = format!("{:0BIRTH$x}", rand::random::<u64>());
-        let mut pipe = Pipeline::with_capacity(3);
+        let mut pipe = Pipeline::with_capacity(4);
         script::BEAT
             .call(&mut pipe)
             .arg(self.keys.lease(node))
@@ -100,8 +115,9 @@ impl Connections {
         // After the lease: who finds the node here must not take it for dead.
         pipe.cmd("SADD").arg(self.keys.nodes()).arg(node.as_str());
         pipe.cmd("SMEMBERS").arg(self.keys.nodes());
+        pipe.cmd("HGET").arg(self.keys.users(node)).arg(WRITES);
         let values = self.ask(&pipe, Repeat::Safe).await?;
-        let [birth, added, nodes] = replies(values)?;
+        let [birth, added, nodes, writes] = replies(values)?;
         reply::check(added)?;
         let birth = reply::bytes(reply::check(birth)?)?;
         let nodes = reply::list(nodes)?
@@ -109,13 +125,16 @@ impl Connections {
             .map(|name| Ok(NodeId::new(&reply::text(name)?)))
             .collect::<Result<Vec<_>, LogError>>()?;
         let (living, dead) = self.leases(nodes).await?;
-        let mut births = self.births.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = births.insert(node.clone(), birth.clone());
-        Ok(Beat {
-            kept: before == Some(birth),
-            living,
-            dead,
-        })
+        let found = self::writes(writes)?;
+        let mut lives = self.lives();
+        let life = lives.entry(node.clone()).or_default();
+        let kept = !life.lost && life.birth == birth && found == Some(life.writes);
+        life.birth = birth;
+        Ok(Beat { kept, living, dead })
+    }
+
+    fn lives(&self) -> MutexGuard<'_, HashMap<NodeId, Life>> {
+        self.lives.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The nodes with a lease and what each says of itself, and those without.
@@ -145,7 +164,9 @@ impl Connections {
     async fn retire(&self, node: &NodeId) -> Result<(), LogError> {
         let mut pipe = Pipeline::with_capacity(1);
         pipe.cmd("DEL").arg(self.keys.lease(node));
-        self.one(&pipe).await.map(drop)
+        self.one(&pipe).await?;
+        self.lives().remove(node);
+        Ok(())
     }
 
     async fn act(
@@ -190,6 +211,12 @@ impl Connections {
         values.truncate(counts.len());
         values.into_iter().map(reply::count).collect()
     }
+}
+
+/// A node's number of writes; none if it makes no sense.
+fn writes(value: Value) -> Result<Option<u64>, LogError> {
+    let text = reply::bytes_or_nil(value)?;
+    Ok(text.map_or(Some(0), |n| std::str::from_utf8(&n).ok()?.parse().ok()))
 }
 
 /// As many replies as were asked for.

@@ -106,6 +106,24 @@ async fn rooms_are_streams() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_no_stream_is_told_nothing() {
+    let server = RedisServer::start();
+    let board = board(&server, "");
+    let (node, odd, other) = (NodeId::new("n"), room("odd"), room("other"));
+    server.cli(&["SET", "odd", "somebody's own"]);
+    for (set, removed) in [(["ann"].as_slice(), [].as_slice()), (&[], &["ann"])] {
+        let size = set.len() as u64;
+        let changes = vec![
+            change(&odd, set, removed, size),
+            change(&other, set, removed, size),
+        ];
+        board.write(&node, changes, true).await.unwrap();
+    }
+    assert_eq!(noticed(&*board, &other).await, ["+ann", "-ann"]);
+    assert_eq!(server.cli(&["GET", "odd"]), "somebody's own");
+}
+
+#[tokio::test]
 async fn an_ear_listens_again() {
     let mut server = RedisServer::start();
     let (one, two) = (board(&server, ""), board(&server, ""));

@@ -70,7 +70,8 @@ return id"
 /// What [`WRITE`] and [`EMPTY`] share. A user is in the room as long as any node has them there,
 /// whether it lives or not: so the one who removes the last record, and only that one, tells of the
 /// leaving, whoever died in between. Nodes without a lease are no exception, because their records
-/// are still to be buried, and that tells.
+/// are still to be buried, and that tells. A room whose key is no stream is told nothing: it's in
+/// nobody's power here, and must not stop what is written of other rooms.
 ///
 /// ARGV: the key of all nodes, the start of the keys of people, the node, the room, its stream, the
 /// stream's expiry in ms or 0, how to trim and to what (empty: not at all).
@@ -84,17 +85,21 @@ for _, other in ipairs(redis.call('SMEMBERS', nodes)) do \
   if other ~= node then others[#others + 1] = here_of .. other .. ':' .. room end \
 end \
 local told = false \
+local function add(...) \
+  local reply = redis.pcall('XADD', stream, ...) \
+  if type(reply) ~= 'table' then told = true \
+  elseif not string.find(reply.err, 'WRONGTYPE', 1, true) then error(reply.err) end \
+end \
 local function tell(event, user) \
   if user == '' then return end \
   for _, other in ipairs(others) do \
     if redis.call('HEXISTS', other, user) == 1 then return end \
   end \
   if trim == '' then \
-    redis.call('XADD', stream, '*', 'event', event, 'user', user) \
+    add('*', 'event', event, 'user', user) \
   else \
-    redis.call('XADD', stream, trim, '~', threshold, '*', 'event', event, 'user', user) \
+    add(trim, '~', threshold, '*', 'event', event, 'user', user) \
   end \
-  told = true \
 end \
 local function finish() \
   if told and expiry ~= '0' then redis.call('PEXPIRE', stream, expiry) end \

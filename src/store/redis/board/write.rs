@@ -2,11 +2,12 @@
 //!
 //! Each piece is one step, and begins by naming the node among those that have written something: a
 //! node that is taken for dead and buried just then is found again, and what it wrote with it. All
-//! of it says how things are, not how they change, so a piece may be written twice.
+//! of it says how things are, not how they change, so a piece may be written twice. At the end the
+//! node's number of writes is noted, by which the next one, or a beat, sees that Redis has them still.
 
 use redis::{Cmd, Pipeline};
 
-use super::{Connections, script};
+use super::{Connections, WRITES, script, writes};
 use crate::people::board::{Change, NodeId, RoomChange};
 use crate::relay::entry::RoomName;
 use crate::relay::log::LogError;
@@ -33,7 +34,9 @@ impl Connections {
         changes: Vec<Change>,
         notices: bool,
     ) -> Result<(), LogError> {
-        let mut pen = Pen::new(self, node);
+        let before = self.lives().get(node).map_or(0, |life| life.writes);
+        let writes = before + 1;
+        let mut pen = Pen::new(self, node, before);
         for change in changes {
             match change {
                 Change::User(user, record) => pen.user(user, record),
@@ -53,8 +56,12 @@ impl Connections {
             }
             pen.flush_if_full().await?;
         }
+        // Last, so that it stands for all before it.
+        pen.user(WRITES.to_owned(), Some(writes.to_string().into()));
         pen.close();
-        pen.flush().await
+        pen.flush().await?;
+        self.lives().entry(node.clone()).or_default().writes = writes;
+        Ok(())
     }
 
     /// What all scripts that tell of joining and leaving begin with.
@@ -114,6 +121,8 @@ fn pieces(mut change: RoomChange) -> Vec<Piece> {
 struct Pen<'a> {
     board: &'a Connections,
     node: &'a NodeId,
+    /// The number of the last write, until it was seen in Redis.
+    before: Option<u64>,
     pipe: Pipeline,
     bytes: usize,
     /// The commands of the step that is being written.
@@ -125,11 +134,14 @@ struct Pen<'a> {
 }
 
 impl<'a> Pen<'a> {
-    fn new(board: &'a Connections, node: &'a NodeId) -> Self {
+    fn new(board: &'a Connections, node: &'a NodeId, before: u64) -> Self {
+        let mut pipe = Pipeline::new();
+        pipe.cmd("HGET").arg(board.keys.users(node)).arg(WRITES);
         Pen {
             board,
             node,
-            pipe: Pipeline::new(),
+            before: Some(before),
+            pipe,
             bytes: 0,
             step: Vec::new(),
             step_fields: 0,
@@ -273,7 +285,20 @@ impl<'a> Pen<'a> {
         if pipe.is_empty() {
             return Ok(());
         }
-        reply::all_well(self.board.ask(&pipe, Repeat::Safe).await?)
+        let mut values = self.board.ask(&pipe, Repeat::Safe).await?;
+        if let Some(before) = self.before.take() {
+            let found = writes(values.swap_remove(0))?;
+            // One more, if this was asked twice.
+            if found != Some(before) && found != Some(before + 1) {
+                // The next beat says so.
+                self.board
+                    .lives()
+                    .entry(self.node.clone())
+                    .or_default()
+                    .lost = true;
+            }
+        }
+        reply::all_well(values)
     }
 }
 
