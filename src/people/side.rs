@@ -12,8 +12,6 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::board::{Ear, EarGuard, NodeId};
-use super::here::SEQ;
-use super::member::Member;
 use super::pace::Pace;
 use super::reactions::Tally;
 use super::roster::{Present, Roster, Ticket};
@@ -24,6 +22,10 @@ use super::{Shared, told};
 use crate::relay::aside::Audience;
 use crate::relay::entry::RoomName;
 use crate::relay::log::LogError;
+
+mod reading;
+
+use self::reading::{members, read};
 
 /// How long a side is kept after anybody needed it: longer than the pause between two requests of
 /// one client.
@@ -578,51 +580,6 @@ async fn load(side: Weak<Side>, shared: Arc<Shared>) {
             }
         }
     }
-}
-
-/// Reads a node's people in a room, however long that takes, unless another reading has begun.
-async fn read(side: Weak<Side>, shared: Arc<Shared>, node: NodeId, mut ticket: Ticket) {
-    loop {
-        let Some(room) = side.upgrade().map(|side| side.room.clone()) else {
-            return;
-        };
-        match shared.board.members(&room, &node).await {
-            Ok(records) => {
-                let next = side
-                    .upgrade()
-                    .and_then(|side| side.end_reading(&node, &ticket, records));
-                match next {
-                    Some(next) => ticket = next,
-                    None => return,
-                }
-            }
-            Err(error) => {
-                tracing::debug!(%room, %node, %error, "cannot read a node's people");
-                sleep(RETRY).await;
-                if !side
-                    .upgrade()
-                    .is_some_and(|side| side.awaits(&node, &ticket))
-                {
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// What a node has written of a room: its people, and the number of its last change.
-fn members(records: Vec<(String, Bytes)>) -> (Vec<(Arc<str>, Member)>, u64) {
-    let mut upto = 0;
-    let mut members = Vec::with_capacity(records.len());
-    for (user, record) in records {
-        if user == SEQ {
-            let seq = std::str::from_utf8(&record).ok();
-            upto = seq.and_then(|seq| seq.parse().ok()).unwrap_or(0);
-        } else if let Some(member) = Member::read(&record) {
-            members.push((Arc::from(user), member));
-        }
-    }
-    (members, upto)
 }
 
 fn now_idle(touched: &Mutex<Instant>) -> bool {
