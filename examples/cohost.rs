@@ -186,9 +186,8 @@ pub(crate) async fn play(redis: Option<&str>, out: &mut (dyn Write + Send)) -> R
         format!("sees dave leave; {} stay", presence["count"]),
     )?;
     let mut again = stage.connect("dave", "member", "").await?;
-    let refused = again.next("error").await?;
-    let why = &refused["message"];
-    stage.says(&again, format!("comes back, and is refused: {why}"))?;
+    let (code, reason) = again.closed().await?;
+    stage.says(&again, format!("comes back, and is put out: {code} {reason}"))?;
     let mut mallory = stage
         .connect_as("mallory", "no token", "format=raw", None)
         .await?;
