@@ -187,7 +187,10 @@ pub(crate) async fn play(redis: Option<&str>, out: &mut (dyn Write + Send)) -> R
     )?;
     let mut again = stage.connect("dave", "member", "").await?;
     let (code, reason) = again.closed().await?;
-    stage.says(&again, format!("comes back, and is put out: {code} {reason}"))?;
+    stage.says(
+        &again,
+        format!("comes back, and is put out: {code} {reason}"),
+    )?;
     let mut mallory = stage
         .connect_as("mallory", "no token", "format=raw", None)
         .await?;
