@@ -10,6 +10,7 @@ use tailcast::config::{self, Config, LogFormat};
 use tailcast::node;
 use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// Bad usage or settings, as clap has it.
 const USAGE: u8 = 2;
@@ -67,8 +68,14 @@ fn serve(config: Config) -> Result<()> {
 }
 
 fn start_tracing(config: &Config) -> Result<()> {
-    // At trace it writes whole frames, and in one of them there may be a token.
-    let filter = EnvFilter::try_new(&config.log)?.add_directive("tungstenite=debug".parse()?);
+    let mut filter = EnvFilter::try_new(&config.log)?;
+    if filter
+        .max_level_hint()
+        .is_none_or(|most| most > LevelFilter::DEBUG)
+    {
+        // At trace it writes whole frames, and in one of them there may be a token.
+        filter = filter.add_directive("tungstenite=debug".parse()?);
+    }
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

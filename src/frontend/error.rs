@@ -81,6 +81,7 @@ impl From<Refusal> for ApiError {
         let status = match &refusal {
             Refusal::NoRight(_)
             | Refusal::NotServer
+            | Refusal::Immune
             | Refusal::Banned(_)
             | Refusal::Muted(_)
             | Refusal::Closed => 403,

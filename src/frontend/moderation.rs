@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::auth::UserName;
 use crate::people::moderation::{Act, Pin};
@@ -14,7 +15,9 @@ const FOR_MAX: u64 = 366 * 24 * 3600;
 const ACTS: &str = "one of mute, timeout, unmute, ban, unban, delete, close, open, slow, pin, unpin, announce, unannounce";
 
 /// What was asked for. Which members matter, the act says.
+// A member that is misspelt must not make a short ban one for ever.
 #[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Asked {
     act: Option<String>,
     user: Option<String>,
@@ -24,6 +27,13 @@ pub(crate) struct Asked {
     seconds: Option<u64>,
     /// Why, for the record and for who it happens to.
     pub(crate) reason: Option<String>,
+    /// What a socket's frame has besides.
+    #[serde(rename = "type")]
+    _kind: Option<IgnoredAny>,
+    #[serde(rename = "ref")]
+    _reference: Option<IgnoredAny>,
+    #[serde(rename = "room")]
+    _room: Option<IgnoredAny>,
 }
 
 impl Asked {
@@ -84,7 +94,7 @@ impl Asked {
             None => Ok(None),
             Some(seconds @ 1..=FOR_MAX) => Ok(Some(Duration::from_secs(seconds))),
             Some(_) => Err(format!(
-                "`seconds` is a number from 1 to {FOR_MAX}; leave it out for as long as nobody lifts it"
+                "`seconds` is a number from 1 to {FOR_MAX}; without it a timeout lasts 300 s, a mute or ban until it's lifted"
             )),
         }
     }

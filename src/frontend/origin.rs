@@ -94,13 +94,15 @@ impl Origins {
         self.list.contains(&origin) || (self.same_host && is_same_host(&origin, headers))
     }
 
-    /// Refuses a request that carries a cookie from a page that isn't known to be ours. Without an
+    /// Refuses a request that carries a cookie from a page that isn't known to be ours: of this host,
+    /// or of an origin that is named. Without an
     /// `Origin` it comes from no page: a browser sends one with every socket and every POST, and says
     /// `Sec-Fetch-Site` of the rest.
     pub(crate) fn check_for_cookie(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let known = Origins {
             any: false,
-            ..self.clone()
+            same_host: true,
+            list: self.list.clone(),
         };
         let site = headers.get("sec-fetch-site");
         let is_strange = !headers.contains_key(ORIGIN)

@@ -127,7 +127,8 @@ fn apply(shared: &Arc<Shared>, record: &Record) {
         && !record.rules.is_empty()
     {
         let aside = told::moderated(room, &record.act, record.until, record.reason.as_deref());
-        for stay in side.stays_of(user) {
+        let theirs = side.stays_of(user).into_iter();
+        for stay in theirs.filter(|stay| !stay.is_immune()) {
             stay.outlet().tell(&aside);
         }
     }

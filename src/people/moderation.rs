@@ -162,7 +162,12 @@ impl Shared {
         }
         let side = self.side(room);
         side.known_within(self.patience()).await?;
-        self.may_read(identity, &side, act.right())?;
+        // Whoever is muted or banned can't undo that.
+        self.may_speak(identity, &side, act.right())?;
+        let is_immune = |user: &UserName| side.is_immune(user.as_str());
+        if !identity.is_server() && act.user().is_some_and(is_immune) {
+            return Err(Refusal::Immune);
+        }
         if reason
             .as_ref()
             .is_some_and(|reason| reason.len() > TEXT_MAX)
@@ -203,6 +208,9 @@ impl Shared {
             _ => {}
         }
         let mut changes = self.changes(identity, room, &act, until, now).await?;
+        if side.rules().pins_one_of(&deleted) {
+            changes.push(("pin".to_owned(), None));
+        }
         if !changes.is_empty() {
             let spent = side.rules().spent(now).into_iter();
             let spent = spent.filter(|name| !changes.iter().any(|(other, _)| other == name));

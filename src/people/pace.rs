@@ -5,23 +5,39 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Ten at once, and ten a second: enough for typing and cursors. (The generic cell rate algorithm,
-/// ITU-T I.371.)
-#[derive(Debug, Default)]
+/// So many at once, and one every so often. (The generic cell rate algorithm, ITU-T I.371.)
+#[derive(Debug)]
 pub(super) struct Pace {
+    interval: Duration,
+    burst: u32,
     /// When all that was let through would be done at exactly that rate.
     done_at: Option<Instant>,
 }
 
 impl Pace {
-    const INTERVAL: Duration = Duration::from_millis(100);
-    const BURST: u32 = 10;
+    /// Of what everybody in a room gets: ten a second, enough for typing and cursors.
+    pub(super) fn of_messages() -> Self {
+        Pace {
+            interval: Duration::from_millis(100),
+            burst: 10,
+            done_at: None,
+        }
+    }
+
+    /// Of reactions, which are told as numbers: as fast as fingers tap.
+    pub(super) fn of_reactions() -> Self {
+        Pace {
+            interval: Duration::from_millis(50),
+            burst: 40,
+            done_at: None,
+        }
+    }
 
     /// Lets one through, or says how long to wait.
     pub(super) fn take(&mut self, now: Instant) -> Result<(), Duration> {
-        let done_at = self.done_at.map_or(now, |done_at| done_at.max(now)) + Self::INTERVAL;
+        let done_at = self.done_at.map_or(now, |done_at| done_at.max(now)) + self.interval;
         let ahead = done_at - now;
-        let most = Self::INTERVAL * Self::BURST;
+        let most = self.interval * self.burst;
         if ahead > most {
             return Err(ahead - most);
         }
@@ -37,7 +53,7 @@ mod tests {
     #[test]
     fn ephemeral_pace() {
         let start = Instant::now();
-        let mut pace = Pace::default();
+        let mut pace = Pace::of_messages();
         let at = |ms| start + Duration::from_millis(ms);
         for _ in 0..10 {
             assert_eq!(pace.take(at(0)), Ok(()));

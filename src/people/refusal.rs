@@ -23,6 +23,9 @@ pub enum Refusal {
     /// A moderator keeps the user silent; for how long.
     #[error("muted in this room {0}")]
     Muted(String),
+    /// The act is against a host.
+    #[error("nobody moderates a host")]
+    Immune,
     /// A moderator closed the room.
     #[error("this room is closed")]
     Closed,
@@ -53,7 +56,7 @@ impl Refusal {
     /// A word for programs, part of the contract.
     pub fn code(&self) -> &'static str {
         match self {
-            Refusal::NoRight(_) | Refusal::NotServer => "forbidden",
+            Refusal::NoRight(_) | Refusal::NotServer | Refusal::Immune => "forbidden",
             Refusal::NoUser => "no_user",
             Refusal::Banned(_) => "banned",
             Refusal::Muted(_) => "muted",

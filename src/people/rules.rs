@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::refusal::Refusal;
+use crate::relay::entry::EntryId;
 
 /// Longest slow mode.
 pub const SLOW_MAX: Duration = Duration::from_secs(120);
@@ -154,6 +155,14 @@ impl Rules {
             return Err(Refusal::Closed);
         }
         Ok(())
+    }
+
+    /// Whether the pin shows one of these entries.
+    pub(super) fn pins_one_of(&self, ids: &[EntryId]) -> bool {
+        let pin = self.pin.as_deref();
+        let shown: Option<serde_json::Value> = pin.and_then(|pin| serde_json::from_str(pin).ok());
+        let id = shown.and_then(|shown| shown["id"].as_str()?.parse::<EntryId>().ok());
+        id.is_some_and(|id| ids.contains(&id))
     }
 
     /// Whether there is anything to tell who joins.

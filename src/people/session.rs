@@ -55,8 +55,10 @@ pub struct Entry {
 
 /// A client: its identity, its rooms.
 pub struct Session {
-    /// Of what it shows without storing it.
-    pace: Pace,
+    /// Of what it shows without storing it, and of what it sends to other users.
+    pace: Mutex<Pace>,
+    /// Of its reactions.
+    taps: Mutex<Pace>,
     shared: Arc<Shared>,
     identity: Identity,
     connection: Connection,
@@ -95,7 +97,8 @@ impl Session {
             shared.here().connect(&Arc::from(user.as_str()));
         }
         Session {
-            pace: Pace::default(),
+            pace: Mutex::new(Pace::of_messages()),
+            taps: Mutex::new(Pace::of_reactions()),
             shared,
             identity,
             connection,
@@ -240,6 +243,13 @@ impl Session {
             Err(refusal) => return done(outlet, Err(refusal)),
         };
         let kinds = admitted.kinds;
+        // Each inbox has a rate of its own, which does not keep anybody from writing to thousands.
+        if room.owner().is_some()
+            && !kinds.is_empty()
+            && let Err(refusal) = paced(&self.pace)
+        {
+            return done(outlet, Err(refusal));
+        }
         let publish = crate::relay::connection::Publish {
             echo,
             ..admitted.publish
@@ -257,7 +267,7 @@ impl Session {
     }
 
     /// Shows something to everybody who is in the room now, on all nodes. Not stored.
-    pub fn whisper(&mut self, entry: Entry, json: String) -> Result<(), Refusal> {
+    pub fn whisper(&self, entry: Entry, json: String) -> Result<(), Refusal> {
         let side = self.side(&entry.room);
         let number = self.connection.outlet().number();
         let identity = &self.identity;
@@ -267,7 +277,7 @@ impl Session {
         // Nothing of it goes to the store, whose limits are for entries; whoever has none there
         // has none here.
         if !admitted.kinds.is_empty() {
-            self.pace.take(Instant::now()).map_err(Refusal::TooFast)?;
+            paced(&self.pace)?;
         }
         let except = (!entry.echo).then(|| (self.shared.own().to_string(), number));
         let message = Message::Ephemeral { except, json };
@@ -280,6 +290,7 @@ impl Session {
         let side = self.side(room);
         self.shared
             .may_speak(&self.identity, &side, Right::Subscribe)?;
+        paced(&self.taps)?;
         side.reactions.add(reaction)?;
         side.stir();
         Ok(())
@@ -306,6 +317,12 @@ impl Session {
         }
         .boxed()
     }
+}
+
+/// Lets one more through, or refuses it.
+fn paced(pace: &Mutex<Pace>) -> Result<(), Refusal> {
+    let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
+    pace.take(Instant::now()).map_err(Refusal::TooFast)
 }
 
 impl Drop for Session {

@@ -98,7 +98,7 @@ impl Side {
             settled: watch::Sender::new(()),
             newcomers: AtomicU8::new(0),
             reactions: Tally::default(),
-            pace: Mutex::default(),
+            pace: Mutex::new(Pace::of_messages()),
             stirred: AtomicBool::new(false),
             touched: Mutex::new(Instant::now()),
             ear: Mutex::default(),
@@ -235,6 +235,11 @@ impl Side {
         let stays = lock(&self.stays);
         let stays = stays.iter().filter_map(|(_, stay)| stay.upgrade());
         stays.filter(|stay| stay.user() == Some(user)).collect()
+    }
+
+    /// Whether a user is here, on this node, whom no moderator's word counts against.
+    pub(super) fn is_immune(&self, user: &str) -> bool {
+        self.stays_of(user).iter().any(|stay| stay.is_immune())
     }
 
     /// All stays of known users here.

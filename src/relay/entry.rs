@@ -111,7 +111,8 @@ pub enum RoomNameError {
 impl RoomName {
     /// Takes 1 to 256 bytes of UTF-8 without control characters, not starting with `tailcast:`.
     pub fn parse(text: &str) -> Result<Self, RoomNameError> {
-        if text.is_empty() {
+        // An at sign alone would be nobody's inbox.
+        if text.is_empty() || text == "@" {
             Err(RoomNameError::Empty)
         } else if text.len() > ROOM_NAME_MAX {
             Err(RoomNameError::TooLong)

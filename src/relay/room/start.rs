@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{Opened, PageKey, Room};
 use crate::relay::batch;
@@ -188,12 +188,17 @@ impl Room {
             let reason = match self.shared.log.state(&self.name).await? {
                 None => GapReason::Deleted,
                 Some(state) if state.last < id => GapReason::Rewound,
-                Some(_) => {
+                Some(_) if self.has_between(head, id).await? => {
                     // Whether it's still the stream that this node follows shows once its tail is
                     // as far; a cursor set before might be told of a loss from before its time.
-                    self.until_past(id, cursor.lineage).await?;
+                    let _ = timeout(START_RETRY, self.moved()).await;
                     continue;
                 }
+                // Nothing is left up to there: its entry was removed, and perhaps others.
+                Some(_) if self.state().window.head() == head => {
+                    return Ok(Start { cursor, gap: None });
+                }
+                Some(_) => continue,
             };
             let head = self.state().window.head();
             return Ok(Start::behind_gap(cursor, head, reason));
@@ -218,20 +223,17 @@ impl Room {
         })
     }
 
-    /// Waits until the tail has come to this ID, or has found another stream.
-    async fn until_past(&self, id: EntryId, lineage: u32) -> Result<(), LogError> {
-        loop {
-            let mut moved = std::pin::pin!(self.moved.notified());
-            moved.as_mut().enable();
-            self.wait_open().await?;
-            {
-                let window = &self.state().window;
-                if window.head() >= id || window.lineage() != lineage {
-                    return Ok(());
-                }
-            }
-            moved.await;
-        }
+    /// Whether the stream has entries after `head` up to `id`.
+    async fn has_between(&self, head: EntryId, id: EntryId) -> Result<bool, LogError> {
+        let range = Range {
+            from: Bound::Excluded(head),
+            to: Bound::Included(id),
+            limit: 1,
+            newest_first: false,
+        };
+        self.shared.stats.log_reads.add(1);
+        let found = self.shared.log.range(&self.name, range).await?;
+        Ok(!found.is_empty())
     }
 
     /// Waits until the tail has its cursor. Errors that pass by themselves are waited out.

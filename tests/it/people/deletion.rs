@@ -151,3 +151,36 @@ async fn all_of_a_users_entries() {
     let none = moderate(&node, "live", json!({"act":"delete","user":"nobody"}));
     assert_eq!(none["deleted"].as_array().map_or(0, Vec::len), 0, "{none}");
 }
+
+#[tokio::test]
+async fn a_deleted_pin_is_no_pin() {
+    let (_redis, [node, other]) = start::<2>(&[]);
+    let mut watcher = enter(&other, KEY, "live", "").await;
+    let id = publish(&node, "live", "ugly");
+    moderate(&node, "live", json!({"act":"pin","id":id}));
+    assert_eq!(watcher.frame_of("room").await["pin"]["message"], "ugly");
+    moderate(&node, "live", json!({"act":"delete","id":id}));
+    assert_eq!(watcher.frame_of("room").await["pin"], Value::Null);
+    // Of other entries' deletion a pin knows nothing.
+    let kept = publish(&node, "live", "fine");
+    let gone = publish(&node, "live", "not fine");
+    moderate(&node, "live", json!({"act":"pin","id":kept}));
+    assert_eq!(watcher.frame_of("room").await["pin"]["message"], "fine");
+    moderate(&node, "live", json!({"act":"delete","id":gone}));
+    watcher.frame_of("deleted").await;
+    let mut late = enter(&node, KEY, "live", "").await;
+    assert_eq!(late.frame_of("room").await["pin"]["message"], "fine");
+}
+
+#[tokio::test]
+async fn who_resumes_at_a_deleted_end_is_in_at_once() {
+    let (redis, [node]) = start::<1>(&[]);
+    let ids = ["1", "2", "3"].map(|message| publish(&node, "live", message));
+    moderate(&node, "live", json!({"act":"delete","id":ids[2]}));
+    let fresh = add_node(&redis, &[]);
+    // `enter` waits for `joined`.
+    let mut socket = enter(&fresh, KEY, "live", &format!("&from={}", ids[2])).await;
+    publish(&node, "live", "4");
+    let frame = socket.frame().await;
+    assert_eq!(frame["fields"]["message"], "4", "{frame}");
+}

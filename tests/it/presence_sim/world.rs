@@ -313,7 +313,7 @@ impl World {
         // About when changes are told.
         sleep(Duration::from_millis(self.random.random_range(0..500))).await;
         if let Some(at) = self.anybody() {
-            let client = &mut self.clients[at];
+            let client = &self.clients[at];
             for _ in 0..200 {
                 let entry = Entry {
                     room: room.clone(),
