@@ -4,6 +4,7 @@ mod deletion;
 mod grants;
 mod identity;
 mod moderation;
+mod overload;
 mod presence;
 mod reach;
 
