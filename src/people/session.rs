@@ -17,7 +17,7 @@ use super::wire::Message;
 use super::{Refusal, Shared, audit, now_ms, told};
 use crate::auth::{Identity, Right};
 use crate::relay::aside::Aside;
-use crate::relay::connection::{Barred, Connection, Gate, JoinError, NotJoined, Seats};
+use crate::relay::connection::{Barred, Connection, Gate, JoinError, NotJoined, Publish, Seats};
 use crate::relay::entry::{EntryId, Fields, RoomName};
 use crate::relay::outlet::Outlet;
 use crate::relay::position::Position;
@@ -152,16 +152,17 @@ impl Session {
     /// Begins to join a room. `joined` is called when it's done, or with why not.
     pub fn join(&mut self, room: RoomName, join: Join, joined: Joined) -> Result<(), CantJoin> {
         self.forget_put_out();
-        if !self.identity.rights(&room).has(Right::Subscribe) {
-            return Err(CantJoin::Refused(Refusal::NoRight(Right::Subscribe)));
-        }
         let rights = self.identity.rights(&room);
-        if join.presence && !rights.has(Right::Presence) {
-            return Err(CantJoin::Refused(Refusal::NoRight(Right::Presence)));
-        }
-        // An ID to resume from may be any that was ever given out.
-        if join.from != Position::Now && !rights.has(Right::History) {
-            return Err(CantJoin::Refused(Refusal::NoRight(Right::History)));
+        let needed = [
+            (true, Right::Subscribe),
+            (join.presence, Right::Presence),
+            // An ID to resume from may be any that was ever given out.
+            (join.from != Position::Now, Right::History),
+        ];
+        for (is_needed, right) in needed {
+            if is_needed && !rights.has(right) {
+                return Err(CantJoin::Refused(Refusal::NoRight(right)));
+            }
         }
         let side = self.shared.side(&room);
         let stay = Stay::new(self, side, join);
@@ -213,10 +214,12 @@ impl Session {
     /// What has to be waited for before something is asked of a room; nothing, mostly.
     pub fn knows(&self, room: &RoomName) -> Option<BoxFuture<'static, ()>> {
         let side = self.side(room);
+        if side.is_loaded() {
+            return None;
+        }
         let patience = self.shared.patience();
         // If that fails, what is asked is refused for it.
-        let known = async move { drop(side.known_within(patience).await) };
-        (!self.side(room).is_loaded()).then(|| known.boxed())
+        Some(async move { drop(side.known_within(patience).await) }.boxed())
     }
 
     /// Publishes; stored in the order of these calls. The room must be known ([`Session::knows`]).
@@ -250,7 +253,7 @@ impl Session {
         {
             return done(outlet, Err(refusal));
         }
-        let publish = crate::relay::connection::Publish {
+        let publish = Publish {
             echo,
             ..admitted.publish
         };

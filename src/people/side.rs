@@ -232,9 +232,9 @@ impl Side {
 
     /// The stays of one user here.
     pub(super) fn stays_of(&self, user: &str) -> Vec<Arc<Stay>> {
-        let stays = lock(&self.stays);
-        let stays = stays.iter().filter_map(|(_, stay)| stay.upgrade());
-        stays.filter(|stay| stay.user() == Some(user)).collect()
+        let mut stays = self.stays();
+        stays.retain(|stay| stay.user() == Some(user));
+        stays
     }
 
     /// Whether a user is here, on this node, whom no moderator's word counts against.
@@ -242,7 +242,7 @@ impl Side {
         self.stays_of(user).iter().any(|stay| stay.is_immune())
     }
 
-    /// All stays of known users here.
+    /// All stays here. None of them may end under the lock, which its end takes.
     pub(super) fn stays(&self) -> Vec<Arc<Stay>> {
         let stays = lock(&self.stays);
         stays
