@@ -2,9 +2,11 @@
 //! where.
 
 use std::collections::BTreeSet;
+use std::future::Future;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use tokio::time::timeout;
 
 use super::board::NodeId;
 use super::here::read_user;
@@ -15,6 +17,7 @@ use super::{People, Refusal};
 use crate::auth::{Identity, Right, UserName};
 use crate::relay::entry::{EntryId, Fields, RoomName};
 use crate::relay::hub::{HistoryPage, HistoryQuery};
+use crate::relay::log::LogError;
 
 /// Users whose names are compared to count a room's people, where they are on several nodes. Above,
 /// its roster is kept.
@@ -129,7 +132,7 @@ impl People {
     ) -> Result<Presence, Refusal> {
         self.may(identity, room, Right::Presence).await?;
         let side = self.shared.side(room);
-        let (users, count) = side.present(&self.shared, limit).await;
+        let (users, count) = self.in_time(side.present(&self.shared, limit)).await?;
         Ok(Presence { count, users })
     }
 
@@ -143,7 +146,7 @@ impl People {
         if !is_self && !identity.is_server() && !self.trusts_everybody(identity) {
             return Err(Refusal::NotServer);
         }
-        let nodes = self.nodes_known().await;
+        let nodes = self.nodes_known().await?;
         let records = self.shared.board.user(user.as_str(), &nodes).await?;
         let mut found = Whereabouts::default();
         for (devices, rooms) in records
@@ -191,7 +194,7 @@ impl People {
 
     /// How many users are in each of these rooms.
     async fn counts(&self, rooms: &[RoomName]) -> Result<Vec<usize>, Refusal> {
-        let nodes = self.nodes_known().await;
+        let nodes = self.nodes_known().await?;
         let sizes = self.shared.board.sizes(rooms, &nodes).await?;
         let mut counts = Vec::with_capacity(rooms.len());
         for (room, sizes) in rooms.iter().zip(sizes) {
@@ -209,7 +212,7 @@ impl People {
                 users.len()
             } else {
                 let side = self.shared.side(room);
-                side.present(&self.shared, 0).await.1
+                self.in_time(side.present(&self.shared, 0)).await?.1
             });
         }
         Ok(counts)
@@ -220,7 +223,7 @@ impl People {
         if !identity.is_server() && !self.trusts_everybody(identity) {
             return Err(Refusal::NotServer);
         }
-        self.nodes_known().await;
+        self.nodes_known().await?;
         Ok(self.shared.nodes.borrow().living.clone())
     }
 
@@ -230,10 +233,20 @@ impl People {
     }
 
     /// Waits until it's known which nodes live.
-    async fn nodes_known(&self) -> Vec<NodeId> {
+    async fn nodes_known(&self) -> Result<Vec<NodeId>, Refusal> {
         let mut nodes = self.shared.nodes.subscribe();
+        let known = nodes.wait_for(|nodes| nodes.as_of.is_some());
         // The sender lives as long as this.
-        let _ = nodes.wait_for(|nodes| nodes.as_of.is_some()).await;
-        self.shared.living()
+        let _ = self.in_time(known).await?;
+        Ok(self.shared.living())
+    }
+
+    /// What can't be known while Redis is away is waited for as long as a publish is.
+    async fn in_time<T>(&self, known: impl Future<Output = T>) -> Result<T, Refusal> {
+        timeout(self.shared.patience(), known).await.map_err(|_| {
+            let unknown = || LogError::Unavailable("who is where is not known yet".to_owned());
+            let health = self.shared.relay.health();
+            Refusal::Log(health.err().unwrap_or_else(unknown))
+        })
     }
 }
