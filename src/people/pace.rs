@@ -14,6 +14,24 @@ pub(super) struct Pace {
     done_at: Option<Instant>,
 }
 
+/// What one connection is paced in.
+#[derive(Debug)]
+pub(super) struct Paces {
+    /// Of what it shows without storing it, and of what it sends to other users.
+    pub(super) messages: Pace,
+    /// Of its reactions.
+    pub(super) reactions: Pace,
+}
+
+impl Default for Paces {
+    fn default() -> Self {
+        Paces {
+            messages: Pace::of_messages(),
+            reactions: Pace::of_reactions(),
+        }
+    }
+}
+
 impl Pace {
     /// Of what everybody in a room gets: ten a second, enough for typing and cursors.
     pub(super) fn of_messages() -> Self {

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::moderation::{Act, Done};
-use super::pace::Pace;
+use super::pace::{Pace, Paces};
 use super::publish::{is_immune, refusal};
 use super::side::Side;
 use super::wire::Message;
@@ -55,10 +55,8 @@ pub struct Entry {
 
 /// A client: its identity, its rooms.
 pub struct Session {
-    /// Of what it shows without storing it, and of what it sends to other users.
-    pace: Mutex<Pace>,
-    /// Of its reactions.
-    taps: Mutex<Pace>,
+    /// Made when it's needed, as most clients only listen.
+    paces: Mutex<Option<Box<Paces>>>,
     shared: Arc<Shared>,
     identity: Identity,
     connection: Connection,
@@ -97,8 +95,7 @@ impl Session {
             shared.here().connect(&Arc::from(user.as_str()));
         }
         Session {
-            pace: Mutex::new(Pace::of_messages()),
-            taps: Mutex::new(Pace::of_reactions()),
+            paces: Mutex::default(),
             shared,
             identity,
             connection,
@@ -249,7 +246,7 @@ impl Session {
         // Each inbox has a rate of its own, which does not keep anybody from writing to thousands.
         if room.owner().is_some()
             && !kinds.is_empty()
-            && let Err(refusal) = paced(&self.pace)
+            && let Err(refusal) = self.paced(|paces| &mut paces.messages)
         {
             return done(outlet, Err(refusal));
         }
@@ -280,7 +277,7 @@ impl Session {
         // Nothing of it goes to the store, whose limits are for entries; whoever has none there
         // has none here.
         if !admitted.kinds.is_empty() {
-            paced(&self.pace)?;
+            self.paced(|paces| &mut paces.messages)?;
         }
         let except = (!entry.echo).then(|| (self.shared.own().to_string(), number));
         let message = Message::Ephemeral { except, json };
@@ -288,12 +285,19 @@ impl Session {
         Ok(())
     }
 
+    /// Lets one more of a kind through, or refuses it.
+    fn paced(&self, of: impl FnOnce(&mut Paces) -> &mut Pace) -> Result<(), Refusal> {
+        let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
+        let pace = of(paces.get_or_insert_default());
+        pace.take(Instant::now()).map_err(Refusal::TooFast)
+    }
+
     /// Counts a reaction.
     pub fn react(&self, room: &RoomName, reaction: &str) -> Result<(), Refusal> {
         let side = self.side(room);
         self.shared
             .may_speak(&self.identity, &side, Right::Subscribe)?;
-        paced(&self.taps)?;
+        self.paced(|paces| &mut paces.reactions)?;
         side.reactions.add(reaction)?;
         side.stir();
         Ok(())
@@ -320,12 +324,6 @@ impl Session {
         }
         .boxed()
     }
-}
-
-/// Lets one more through, or refuses it.
-fn paced(pace: &Mutex<Pace>) -> Result<(), Refusal> {
-    let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
-    pace.take(Instant::now()).map_err(Refusal::TooFast)
 }
 
 impl Drop for Session {

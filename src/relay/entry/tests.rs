@@ -66,5 +66,5 @@ fn inboxes() {
     check("a\nb", None);
     check(&"a".repeat(256), None);
     assert_eq!(RoomName::parse("alice@home").unwrap().owner(), None);
-    assert_eq!(RoomName::parse("@").unwrap().owner(), Some(""));
+    assert_eq!(RoomName::parse("@"), Err(RoomNameError::Empty));
 }
