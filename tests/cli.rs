@@ -204,6 +204,14 @@ async fn accept(listener: &TcpListener) -> (WebSocketStream<TcpStream>, String) 
     (socket, path)
 }
 
+/// The same of `tail`, which says hello first: unread, it would reset a connection that ends.
+async fn accept_tail(listener: &TcpListener) -> (WebSocketStream<TcpStream>, String) {
+    let (mut socket, path) = accept(listener).await;
+    let hello = socket.next().await.expect("a frame").expect("a frame");
+    assert_eq!(hello.to_text().expect("text"), r#"{"type":"ping"}"#);
+    (socket, path)
+}
+
 async fn say(socket: &mut WebSocketStream<TcpStream>, text: &str) {
     socket.send(Message::text(text)).await.expect("sent");
 }
@@ -239,8 +247,8 @@ async fn tail_resumes_where_it_was() {
     let (listener, url) = listen().await;
     let tail = spawn(words(&["tail", "a b", "--url", &url])).await;
 
-    let (mut socket, path) = accept(&listener).await;
-    assert_eq!(path, "/rooms/a%20b?format=json&from=now");
+    let (mut socket, path) = accept_tail(&listener).await;
+    assert_eq!(path, "/rooms/a%20b?format=json&from=now&inbox=0");
     say(
         &mut socket,
         r#"{"type":"joined","room":"a b","head":"5-0"}"#,
@@ -248,9 +256,9 @@ async fn tail_resumes_where_it_was() {
     .await;
     drop(socket);
 
-    let (mut socket, path) = accept(&listener).await;
+    let (mut socket, path) = accept_tail(&listener).await;
     assert_eq!(
-        path, "/rooms/a%20b?format=json&from=5-0",
+        path, "/rooms/a%20b?format=json&from=5-0&inbox=0",
         "the head, as nothing came"
     );
     say(
@@ -266,8 +274,8 @@ async fn tail_resumes_where_it_was() {
     say(&mut socket, r#"{"type":"bye","retry_ms":1}"#).await;
     close(socket, 1012).await;
 
-    let (mut socket, path) = accept(&listener).await;
-    assert_eq!(path, "/rooms/a%20b?format=json&from=6-1");
+    let (mut socket, path) = accept_tail(&listener).await;
+    assert_eq!(path, "/rooms/a%20b?format=json&from=6-1&inbox=0");
     say(
         &mut socket,
         r#"{"type":"joined","room":"a b","head":"9-0"}"#,
@@ -280,8 +288,11 @@ async fn tail_resumes_where_it_was() {
     .await;
     close(socket, 1011).await;
 
-    let (socket, path) = accept(&listener).await;
-    assert_eq!(path, "/rooms/a%20b?format=json&from=7-18446744073709551615");
+    let (socket, path) = accept_tail(&listener).await;
+    assert_eq!(
+        path,
+        "/rooms/a%20b?format=json&from=7-18446744073709551615&inbox=0"
+    );
     close(socket, 1008).await;
 
     let (code, out, err) = tail.await.unwrap();
