@@ -85,7 +85,6 @@ impl From<Refusal> for ApiError {
             | Refusal::Banned(_)
             | Refusal::Muted(_)
             | Refusal::Closed => 403,
-            Refusal::NoUser => 401,
             Refusal::SlowMode(_) | Refusal::TooFast(_) | Refusal::RoomTooFast(_) => 429,
             Refusal::UserField | Refusal::BadRequest(_) => 400,
             Refusal::Log(error) => return ApiError::from(error),

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::relay::entry::{EntryId, Fields, RoomName};
-use crate::relay::log::LogError;
+use crate::relay::log::{LogError, StopGuard};
 
 /// An answer to come.
 pub type Answer<T> = BoxFuture<'static, Result<T, LogError>>;
@@ -113,26 +113,7 @@ pub trait Ear: Send + Sync + 'static {
 }
 
 /// Keeps an ear listening; it stops when this is dropped.
-pub struct EarGuard {
-    stop: Option<Box<dyn FnOnce() + Send + Sync>>,
-}
-
-impl EarGuard {
-    /// A guard that calls `stop` once, when dropped.
-    pub fn new(stop: impl FnOnce() + Send + Sync + 'static) -> Self {
-        EarGuard {
-            stop: Some(Box::new(stop)),
-        }
-    }
-}
-
-impl Drop for EarGuard {
-    fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            stop();
-        }
-    }
-}
+pub type EarGuard = StopGuard;
 
 /// What a renewed lease came to.
 #[derive(Debug, Clone, PartialEq, Eq)]

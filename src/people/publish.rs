@@ -34,19 +34,20 @@ impl Shared {
     ) -> Result<Admitted, Refusal> {
         let room = side.room();
         self.may_speak(identity, side, Right::Publish)?;
-        // No user's name has a control character.
-        let anonymous = connection
-            .filter(|_| identity.user().is_none())
-            .map(|number| format!("\0{}:{number}", self.own()));
-        let user = identity.user().map(|user| user.as_str());
-        let speaker = user.or(anonymous.as_deref());
         let fields = signed(identity, fields)?;
         let key = key.map(|key| owned(identity, &key)).transpose()?;
         let role = identity.role(room).unwrap_or(Role::Viewer);
         let slow = side.rules().slow;
-        let limits = match identity.is_server() {
-            true => Default::default(),
-            false => self.settings.rates.limits(role, speaker, slow),
+        let rates = &self.settings.rates;
+        let limits = if identity.is_server() {
+            Default::default()
+        } else if let Some(user) = identity.user() {
+            rates.limits(role, Some(user.as_str()), slow)
+        } else {
+            // No user's name has a control character.
+            let connection = connection.filter(|_| rates.concern(role, slow));
+            let anonymous = connection.map(|number| format!("\0{}:{number}", self.own()));
+            rates.limits(role, anonymous.as_deref(), slow)
         };
         let lane = match role {
             Role::Host | Role::Cohost => Lane::First,

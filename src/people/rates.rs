@@ -61,6 +61,11 @@ impl Rates {
         self.by_role[role as usize] = rate;
     }
 
+    /// Whether who it is that speaks makes a difference.
+    pub(super) fn concern(&self, role: Role, slow: Duration) -> bool {
+        !slow.is_zero() || self.by_role[role as usize].is_some()
+    }
+
     /// The limits on one message in a room of a user, or of a connection without one. Hosts, co-hosts and back ends have neither the
     /// room's limit nor slow mode; who moderates has no slow mode.
     pub(super) fn limits(&self, role: Role, speaker: Option<&str>, slow: Duration) -> Limits {

@@ -14,9 +14,6 @@ pub enum Refusal {
     /// Only back ends may.
     #[error("only a back end may: use an API key, or a token with the right `server`")]
     NotServer,
-    /// The request needs a user, and none is known.
-    #[error("say who you are first: this needs a user")]
-    NoUser,
     /// A moderator keeps the user out; for how long.
     #[error("banned from this room {0}")]
     Banned(String),
@@ -57,7 +54,6 @@ impl Refusal {
     pub fn code(&self) -> &'static str {
         match self {
             Refusal::NoRight(_) | Refusal::NotServer | Refusal::Immune => "forbidden",
-            Refusal::NoUser => "no_user",
             Refusal::Banned(_) => "banned",
             Refusal::Muted(_) => "muted",
             Refusal::Closed => "closed",

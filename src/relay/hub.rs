@@ -197,11 +197,6 @@ impl Relay {
         Ok(Listener::new(membership, start))
     }
 
-    /// Whether this node follows the room, for a subscriber or for one that just left.
-    pub fn has_room(&self, room: &RoomName) -> bool {
-        self.registry.find(room).is_some()
-    }
-
     /// Why this node can't serve now, if it can't: Redis does not answer, or tails do not move.
     pub fn health(&self) -> Result<(), LogError> {
         self.log.health()

@@ -257,20 +257,23 @@ impl LogError {
 }
 
 /// Keeps a tail running; the tail stops when it's dropped.
-pub struct TailGuard {
+pub type TailGuard = StopGuard;
+
+/// Stops something when it's dropped.
+pub struct StopGuard {
     stop: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
-impl TailGuard {
+impl StopGuard {
     /// A guard that calls `stop` once, when dropped.
     pub fn new(stop: impl FnOnce() + Send + Sync + 'static) -> Self {
-        TailGuard {
+        StopGuard {
             stop: Some(Box::new(stop)),
         }
     }
 }
 
-impl Drop for TailGuard {
+impl Drop for StopGuard {
     fn drop(&mut self) {
         if let Some(stop) = self.stop.take() {
             stop();
