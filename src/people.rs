@@ -174,6 +174,16 @@ impl People {
         self.shared.nodes.borrow().living.len()
     }
 
+    /// This node's name just now; it takes another when it was taken for dead.
+    pub fn own_name(&self) -> NodeId {
+        self.shared.own()
+    }
+
+    /// When this node started, in milliseconds since the Unix epoch, by its own clock.
+    pub fn started_ms(&self) -> u64 {
+        self.shared.started_ms
+    }
+
     /// A session for a client that was let in.
     pub fn session(&self, connection: Connection, identity: Identity) -> Session {
         Session::new(self.shared.clone(), connection, identity)

@@ -230,7 +230,10 @@ impl Outlet {
         }
         if let Some(gap) = start.gap {
             match (self.format.gap)(membership.room().name(), &gap) {
-                GapFrame::Frame(frame) => out.push_own(frame),
+                GapFrame::Frame(frame) => {
+                    self.stats.gap(gap.reason);
+                    out.push_own(frame);
+                }
                 GapFrame::Close => {
                     self.begin_close(&mut out, CloseReason::Gap(gap));
                     self.carry_on(&mut out);
@@ -471,18 +474,18 @@ impl Outlet {
                 seat.cursor = cursor;
                 seat.let_go_of_page(frames);
                 out.cut = cut;
-                tally.frames += frames as u64;
+                batch.count(frames, tally);
                 // The kernel is full; the next attempt will say so.
                 continue;
             }
             if let Some(front) = front {
-                tally.frames += front.frames as u64;
+                batch.count(front.frames, tally);
                 seat.cursor = front.behind;
                 seat.pass_over(front.entry);
                 continue;
             }
             seat.cursor = batch.end;
-            tally.frames += batch.frames() as u64;
+            batch.count(batch.frames(), tally);
             if let Some(gap) = batch.close {
                 self.begin_close(out, CloseReason::Gap(gap));
                 return self.flush(out);
@@ -494,6 +497,9 @@ impl Outlet {
     fn begin_close(&self, out: &mut Out, reason: CloseReason) {
         if out.closing.is_some() {
             return;
+        }
+        if let CloseReason::Gap(gap) = &reason {
+            self.stats.gap(gap.reason);
         }
         let frame = (self.format.close)(&reason);
         if !frame.is_empty() {

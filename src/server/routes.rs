@@ -23,7 +23,7 @@ This is tailcast: every room is a Redis stream, and whoever is in it gets every 
   curl -d 'hello' HOST/rooms/lobby                          publish
   curl HOST/rooms/lobby                                     a page of its history
 
-?from=start, last:50, ago:10m or an entry ID says where to begin. See also /health/ready, /metrics.
+?from=start, last:50, ago:10m or an entry ID says where to begin. See also /status, /metrics.
 ";
 
 /// All of tailcast's routes, for this server or for mounting in an axum app of one's own.
@@ -43,6 +43,9 @@ pub fn router(state: Arc<FrontendState>) -> Router {
         .route("/health/live", get(ops::live))
         .route("/health/ready", get(ops::ready))
         .route("/metrics", get(ops::metrics))
+        .route("/status", get(ops::status::page))
+        .route("/status/{file}", get(ops::status::file))
+        .route("/status.json", get(ops::status::numbers))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(state.clone(), around))
