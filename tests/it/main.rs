@@ -14,3 +14,4 @@ mod imports;
 mod people;
 mod presence_sim;
 mod simulation;
+mod status_page;

@@ -22,11 +22,11 @@ function shape(name, attributes, text) {
   return made
 }
 
-/** The least of 1, 2, 4, 5 times a power of ten that is not below: halves of it are round, too. */
+/** The least of 1, 2, 4, 6, 8 times a power of ten that is not below: halves of it are round, too. */
 export function ceiling(most, least) {
   const wanted = Math.max(most, least)
   const power = 10 ** Math.floor(Math.log10(wanted))
-  return [1, 2, 4, 5, 10].map((step) => step * power).find((top) => top >= wanted * 0.999_999)
+  return [1, 2, 4, 6, 8, 10].map((step) => step * power).find((top) => top >= wanted * 0.999_999)
 }
 
 /**

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Upper ends of the buckets in microseconds, each included: two per doubling, from 0.25 ms to 12 s. So a quantile is
-/// within a fifth of the truth or so, and beyond 12 s nobody asks how much. A last bucket takes the rest.
+/// within a third of the truth, and beyond 12 s nobody asks how much. A last bucket takes the rest.
 const BOUNDS_US: [u64; BOUNDS] = bounds();
 
 const BOUNDS: usize = 32;
@@ -91,10 +91,10 @@ impl Snapshot {
         Duration::from_micros(self.sum_us).as_secs_f64()
     }
 
-    /// Each bucket's upper end in seconds, and how many are in it alone; the last end is `f64::MAX`.
+    /// Each bucket's upper end in seconds, and how many are in it alone; the last end is `f64::INFINITY`.
     pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
         let seconds = |us: &u64| Duration::from_micros(*us).as_secs_f64();
-        let ends = BOUNDS_US.iter().map(seconds).chain([f64::MAX]);
+        let ends = BOUNDS_US.iter().map(seconds).chain([f64::INFINITY]);
         ends.zip(self.counts)
     }
 
@@ -152,7 +152,7 @@ mod tests {
         check(251, 0.000_375);
         check(1_000, 0.001);
         check(375 << 15, 12.288);
-        check((375 << 15) + 1, f64::MAX);
+        check((375 << 15) + 1, f64::INFINITY);
     }
 
     #[test]
@@ -175,7 +175,7 @@ mod tests {
         let snapshot = of(&times);
         for part in [0.5, 0.9, 0.99] {
             let (want, got) = (part * 100_000.0, snapshot.quantile_us(part).unwrap() as f64);
-            assert!((got / want - 1.0).abs() < 0.2, "{part}: {got} for {want}");
+            assert!((got / want - 1.0).abs() < 0.34, "{part}: {got} for {want}");
         }
     }
 
