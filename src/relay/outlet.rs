@@ -11,7 +11,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,6 +29,9 @@ use super::room::{Room, Start};
 use super::stats::{Stats, Tally};
 
 mod beside;
+mod wire;
+
+pub use wire::Wire;
 
 /// Bytes of a connection's own frames that may wait before its front end stops reading from it.
 const BACKLOG_BYTES: usize = 64 * 1024;
@@ -41,15 +43,6 @@ const PAGE_MOST: usize = 512;
 
 /// How long a replay that met a Redis that does not answer waits before it asks again.
 const REPLAY_RETRY: Duration = Duration::from_millis(250);
-
-/// The socket under a connection, as far as the relay needs it.
-pub trait Wire: Send + Sync + 'static {
-    /// Writes what the kernel takes at once; `WouldBlock` if that is nothing.
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
-
-    /// Ready once `try_write` may take something again. There is one waiter at a time.
-    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-}
 
 /// Where a connection's frames go out. Shared by its front end, its rooms and its publishes.
 pub struct Outlet {
@@ -171,6 +164,11 @@ impl Outlet {
             out.push_own(frame);
             self.carry_on(&mut out);
         }
+    }
+
+    /// Looks again whether something can go out, for a wire that has changed.
+    pub fn nudge(self: &Arc<Self>) {
+        self.carry_on(&mut self.out());
     }
 
     /// Ends the connection: the format's closing bytes go out after what has begun, then nothing.
@@ -297,7 +295,7 @@ impl Outlet {
 
     /// Acts on how a step ended.
     fn after(self: &Arc<Self>, out: &mut Out, step: io::Result<Wrote>) {
-        match step {
+        match self.through(step) {
             Ok(Wrote::All) if out.closing.is_some() => self.finish(out),
             Ok(Wrote::All) => {}
             Ok(Wrote::WouldBlock) => {
@@ -314,7 +312,8 @@ impl Outlet {
         if out.ended {
             return false;
         }
-        match self.step(&mut out) {
+        let step = self.step(&mut out);
+        match self.through(step) {
             Ok(Wrote::WouldBlock) => return true,
             Ok(Wrote::All) if out.closing.is_some() => self.finish(&mut out),
             // Under the same lock as the last look at the rooms: whatever comes later, a pass
@@ -323,6 +322,18 @@ impl Outlet {
             Err(_) => self.fail(&mut out, CloseReason::Gone),
         }
         false
+    }
+
+    /// All is out only once the wire keeps nothing of it.
+    fn through(&self, step: io::Result<Wrote>) -> io::Result<Wrote> {
+        if !matches!(step, Ok(Wrote::All)) {
+            return step;
+        }
+        match self.wire.try_flush() {
+            Ok(()) => Ok(Wrote::All),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Wrote::WouldBlock),
+            Err(error) => Err(error),
+        }
     }
 
     /// Goes on until this connection is level with all its rooms. It begins when the socket was
