@@ -23,15 +23,17 @@ use super::cursor::Cursor;
 use super::entry::{EntryId, RoomName};
 use super::fanout::Pass;
 use super::format::{Format, GapFrame};
-use super::page::{Page, PageOutcome};
 use super::registry::Membership;
 use super::room::{Room, Start};
 use super::stats::{Stats, Tally};
 
 mod beside;
+mod replay;
 mod wire;
 
 pub use wire::Wire;
+
+use self::replay::Replay;
 
 /// Bytes of a connection's own frames that may wait before its front end stops reading from it.
 const BACKLOG_BYTES: usize = 64 * 1024;
@@ -40,9 +42,6 @@ const BACKLOG_BYTES: usize = 64 * 1024;
 const PAGE_FIRST: usize = 64;
 const PAGE_LEAST: usize = 8;
 const PAGE_MOST: usize = 512;
-
-/// How long a replay that met a Redis that does not answer waits before it asks again.
-const REPLAY_RETRY: Duration = Duration::from_millis(250);
 
 /// Where a connection's frames go out. Shared by its front end, its rooms and its publishes.
 pub struct Outlet {
@@ -105,16 +104,6 @@ struct Quiet {
     pending: usize,
     /// To be passed over.
     entries: SmallVec<[EntryId; 4]>,
-}
-
-/// Where a seat's next entries come from.
-enum Replay {
-    /// The window.
-    Window,
-    /// The log; the page is on its way.
-    Waiting,
-    /// A page of the log.
-    Page(Arc<Page>),
 }
 
 /// How a write ended.
@@ -448,7 +437,7 @@ impl Outlet {
                     let room = room.clone();
                     let entries = usize::from(seat.page_entries).min(room.page_limit());
                     seat.replay = Replay::Waiting;
-                    tokio::spawn(fetch(self.clone(), room, seat.cursor, entries));
+                    tokio::spawn(replay::fetch(self.clone(), room, seat.cursor, entries));
                     return Ok(Wrote::All);
                 }
                 Pending::Batch(batch) => batch,
@@ -530,32 +519,6 @@ impl Outlet {
         out.own_bytes = 0;
         self.finish(out);
     }
-
-    /// Takes up a page, or whatever became of it.
-    fn resume(self: &Arc<Self>, room: &Arc<Room>, cursor: Cursor, replay: Replay) {
-        let mut out = self.out();
-        let seat = out
-            .seats
-            .iter_mut()
-            .find(|seat| Arc::ptr_eq(seat.room(), room));
-        if let Some(seat) = seat.filter(|seat| seat.cursor == cursor) {
-            seat.replay = replay;
-            self.carry_on(&mut out);
-        }
-    }
-}
-
-/// Reads a page for one seat and hands it over.
-async fn fetch(outlet: Arc<Outlet>, room: Arc<Room>, cursor: Cursor, limit: usize) {
-    let replay = match room.page(cursor, limit).await {
-        Ok(PageOutcome::Page(page)) if room.lineage() == cursor.lineage => Replay::Page(page),
-        // Redis is away, or the stream is no longer what it was: look again a little later.
-        Ok(_) | Err(_) => {
-            tokio::time::sleep(REPLAY_RETRY).await;
-            Replay::Window
-        }
-    };
-    outlet.resume(&room, cursor, replay);
 }
 
 impl Out {
