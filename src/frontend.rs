@@ -21,14 +21,20 @@ use crate::people::{self, People};
 use crate::relay::entry::{RoomName, RoomNameError};
 use crate::relay::hub::Relay;
 
+#[allow(dead_code, reason = "front ends over it follow")]
+pub(crate) mod carrier;
 mod error;
 pub(crate) mod identify;
 pub(crate) mod json;
 pub(crate) mod moderation;
 mod origin;
+#[allow(dead_code, reason = "front ends over it follow")]
+pub(crate) mod record;
 mod socket;
 mod sse;
 mod takeover;
+#[allow(unused_imports, reason = "front ends over it follow")]
+pub(crate) mod websocket;
 pub(crate) mod ws;
 
 pub use error::ApiError;

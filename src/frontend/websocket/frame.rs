@@ -17,7 +17,7 @@ const FIN: u8 = 0x80;
 /// What a frame is (RFC 6455, 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Opcode {
+pub(crate) enum Opcode {
     Text = 0x1,
     Binary = 0x2,
     Close = 0x8,
@@ -25,7 +25,7 @@ pub(super) enum Opcode {
 }
 
 /// One whole frame.
-pub(super) fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {
+pub(crate) fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {
     let length = payload.len();
     let first = FIN | opcode as u8;
     // Exact, for windows hold thousands of these.
@@ -51,7 +51,7 @@ pub(super) fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {
 }
 
 /// Any bytes: text if they are UTF-8, so that a browser gets a string, else binary.
-pub(super) fn data(payload: &[u8]) -> Bytes {
+pub(crate) fn data(payload: &[u8]) -> Bytes {
     match std::str::from_utf8(payload) {
         Ok(_) => frame(Opcode::Text, payload),
         Err(_) => frame(Opcode::Binary, payload),
@@ -59,7 +59,7 @@ pub(super) fn data(payload: &[u8]) -> Bytes {
 }
 
 /// The close frame; empty after the client closed, as its own frame is answered already.
-pub(super) fn close(reason: &CloseReason) -> Bytes {
+pub(crate) fn close(reason: &CloseReason) -> Bytes {
     if *reason == CloseReason::Gone {
         return Bytes::new();
     }

@@ -6,7 +6,9 @@ use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::*;
@@ -430,9 +432,6 @@ async fn silence_is_pinged_and_then_closed() {
 
 #[test]
 fn idle_sockets_are_small() {
-    fn size_of_output<T, F: FnOnce(Session, DrainSlot) -> T>(_: F) -> usize {
-        size_of::<T>()
-    }
-    let future = size_of_output(live);
+    let future = websocket::size_of_loop::<Talk>();
     assert!(future <= 1_280, "{future} bytes");
 }
