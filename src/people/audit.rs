@@ -104,23 +104,13 @@ fn apply(shared: &Arc<Shared>, record: &Record) {
     };
     {
         let mut rules = side.rules();
-        let before = (
-            rules.closed,
-            rules.slow,
-            rules.pin.clone(),
-            rules.announcement.clone(),
-        );
+        let before = told::rules(room, &rules);
         for (name, text) in &record.rules {
             rules.set(name, text.as_deref());
         }
-        let after = (
-            rules.closed,
-            rules.slow,
-            rules.pin.clone(),
-            rules.announcement.clone(),
-        );
-        if before != after {
-            shared.relay.tell(room, Arc::new(told::rules(room, &rules)));
+        let after = told::rules(room, &rules);
+        if before.json() != after.json() {
+            shared.relay.tell(room, Arc::new(after));
         }
     }
     if let Some(user) = &record.user
