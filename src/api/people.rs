@@ -166,7 +166,7 @@ pub(crate) async fn moderate(
     Ok(answer(out))
 }
 
-fn answer_json(value: &Value) -> Response {
+pub(super) fn answer_json(value: &Value) -> Response {
     answer(format!("{value}\n").into_bytes())
 }
 

@@ -48,6 +48,7 @@ pub(super) async fn follow(shared: Arc<Shared>) {
                 for side in sides {
                     side.reload(&shared);
                 }
+                shared.home.doubt();
             }
         }
     }
@@ -98,6 +99,7 @@ fn apply(shared: &Arc<Shared>, record: &Record) {
             shared.relay.tell(room, Arc::new(told::deleted(room, *id)));
         }
     }
+    shared.home.apply(room, &record.rules, &record.ids);
     let side = shared.sides().get(room).cloned();
     let Some(side) = side else {
         return;
