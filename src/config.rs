@@ -141,6 +141,8 @@ pub struct Config {
     pub rates: Rates,
     /// Users in a room whose names are told.
     pub presence_limit: usize,
+    /// Most rooms on the homepage; 0 is none.
+    pub homepage_rooms: usize,
     /// Whether joins and leaves become entries.
     pub notices: bool,
     /// How long a handshake may take.
@@ -362,6 +364,7 @@ impl Reader<'_> {
             frame_rate: Some(self.number("frame-rate")).filter(|most| *most > 0),
             rates: self.read("rate", |text, _| rates(text)),
             presence_limit: self.number("presence-limit"),
+            homepage_rooms: self.number("homepage-rooms"),
             notices: self.read("notices", |text, _| value::switch(text)),
             handshake_timeout: self.time("handshake-timeout"),
             idle_timeout: self.time_or_never("idle-timeout"),

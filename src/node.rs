@@ -217,6 +217,7 @@ fn people_settings(config: &Config) -> people::Settings {
     people::Settings {
         presence_limit: config.presence_limit,
         notices: config.notices,
+        homepage_rooms: config.homepage_rooms,
         rates: config.rates.clone(),
         address: config
             .listen

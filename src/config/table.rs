@@ -111,6 +111,7 @@ pub static SETTINGS: &[Setting] = &[
     row("frame-rate", "200", Kind::Count(0), "Frames a socket may send per second; 0 is no limit"),
     row("rate", "member=20/30s,viewer=20/30s,moderator=100/30s", Kind::List("ROLE=N/TIME,…"), "How often a user may publish in a room, by role, and room=N/TIME for all of a room together; hosts and co-hosts have no part in that"),
     row("presence-limit", "500", Kind::Count(1), "With more users than this in a room, only their number is told"),
+    row("homepage-rooms", "200", Kind::Count(0), "Rooms in GET /homepage_json, those that were active last; 0 turns it off"),
     row("notices", "false", Kind::Switch, "Put an entry into a room when a user joins or leaves it: event=join|leave, user"),
     row("handshake-timeout", "5s", Kind::Time(1), "How long a connection may take to say what it wants"),
     row("idle-timeout", "0", Kind::Time(0), "Close sockets that sent nothing for this long; 0 is never"),

@@ -10,6 +10,7 @@ mod contract;
 mod examples;
 mod faults;
 mod harness;
+mod homepage;
 mod imports;
 mod people;
 mod presence_sim;
