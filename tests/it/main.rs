@@ -11,6 +11,7 @@ mod examples;
 mod faults;
 mod harness;
 mod imports;
+mod js_client;
 mod people;
 mod presence_sim;
 mod simulation;
