@@ -12,6 +12,7 @@ mod faults;
 mod harness;
 mod homepage;
 mod imports;
+mod js_client;
 mod people;
 mod presence_sim;
 mod simulation;
