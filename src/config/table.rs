@@ -133,6 +133,9 @@ pub static SETTINGS: &[Setting] = &[
     row("drain-timeout", "30s", Kind::Time(0), "How long a drain may take"),
     row("history-limit", "1000", Kind::Count(1), "Most entries in a page of history"),
     row("sse-heartbeat", "15s", Kind::Time(0), "Comment line on quiet event streams this often; 0 is never"),
+    row("stomp-listen", "", Kind::List("ADDRESS:PORT,…"), "Where to take STOMP connections over bare TCP, as in 127.0.0.1:61613; if empty, nowhere"),
+    row("stomp-max-frame", "4MiB", Kind::Size(1), "Largest STOMP frame taken in, once its client has logged in"),
+    row("stomp-alias", "/app/chat.sendMessage=/topic/public,/app/chat.addUser=enter:/topic/public", Kind::List("DESTINATION=DESTINATION,…"), "STOMP destinations of applications' own and what they stand for; enter: marks one whose senders are said to LEAVE when their connection ends"),
     row("log", "info", Kind::Text("FILTER"), "What to log: error, warn, info, debug, trace, or a filter such as info,tailcast::store=debug"),
     row("log-format", "text", Kind::Choice("text|json"), "How log lines look"),
 ];
