@@ -17,3 +17,4 @@ mod people;
 mod presence_sim;
 mod simulation;
 mod status_page;
+mod stomp;

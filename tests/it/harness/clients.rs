@@ -247,6 +247,11 @@ impl Program {
         Self::node("js-client.mjs", arguments)
     }
 
+    /// The package `@stomp/stompjs`, over `sockjs-client` if asked to.
+    pub(crate) fn stomp(arguments: &[&str]) -> Self {
+        Self::node("stomp-client.mjs", arguments)
+    }
+
     fn node(script: &str, arguments: &[&str]) -> Self {
         let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
         assert!(
