@@ -1,6 +1,7 @@
 //! STOMP as its published client speaks it, over every carrier: `@stomp/stompjs` over WebSockets, over
 //! `sockjs-client`'s transports, and over bare TCP.
 
+mod chat;
 mod faults;
 mod resume;
 mod rules;

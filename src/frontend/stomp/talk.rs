@@ -58,6 +58,8 @@ pub(super) enum Resumed {
     Frame(Frame),
     /// It was too fast, but there is nothing to do.
     Rested,
+    /// It's known who an anonymous client says it is, and what it says now.
+    Named(Option<Identity>, Vec<(RoomName, Send)>, Option<Box<str>>),
     /// These rooms' rules are known.
     Sends(Vec<(RoomName, Send)>, Option<Box<str>>),
 }
@@ -223,6 +225,12 @@ impl Talk {
                 None => self.on_stomp(frame, now),
             },
             Resumed::Rested => {}
+            Resumed::Named(identity, sends, receipt) => {
+                if let Some(identity) = identity {
+                    self.session.introduce(identity);
+                }
+                self.publish(sends, receipt);
+            }
             Resumed::Sends(sends, receipt) => self.publish(sends, receipt),
         }
     }
