@@ -155,6 +155,8 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// Whom to believe.
     pub auth: Mode,
+    /// Whether raw sockets get what is sent to their user, unasked.
+    pub raw_inbox: bool,
     /// Whether others may come in while nobody is checked.
     pub insecure: bool,
     /// The secret of tokens.
@@ -370,9 +372,14 @@ impl Reader<'_> {
             allowed_origins: self.read("allowed-origins", |text, _| value::origins(text)),
             auth: self.choice(
                 "auth",
-                &[("none", Mode::None), ("jwt", Mode::Jwt)],
+                &[
+                    ("none", Mode::None),
+                    ("jwt", Mode::Jwt),
+                    ("cookie", Mode::Cookie),
+                ],
                 Mode::None,
             ),
+            raw_inbox: self.read("raw-inbox", |text, _| value::switch(text)),
             insecure: self.read("insecure", |text, _| value::switch(text)),
             jwt_secret: self.read("jwt-secret", |text, _| auth::secret(text)),
             jwt_public_key: self

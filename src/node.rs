@@ -73,6 +73,9 @@ pub async fn run(config: Config) -> Result<()> {
         let redis = RedisLog::start(redis_settings(&config)).context("cannot use --redis")?;
         (redis.clone(), redis)
     };
+    if config.auth == auth::Mode::Cookie {
+        warn_of_cookies(&config);
+    }
     let auth = Auth::new(auth_settings(&config)?).context("cannot check who comes in")?;
     auth.warm_up().await;
     let relay = Relay::new(log, relay_settings(&config));
@@ -99,6 +102,20 @@ pub async fn run(config: Config) -> Result<()> {
     match ended {
         Ended::Drained | Ended::AtOnce => Ok(()),
         Ended::TimedOut => bail!("the drain timed out; some connections were cut"),
+    }
+}
+
+/// Says what `--auth cookie` means, so that nobody takes it for a check.
+fn warn_of_cookies(config: &Config) {
+    let cookie = &config.token_cookie;
+    if config::auth::lets_others_in(config) {
+        warn!(
+            %cookie, listen = ?config.listen,
+            "--auth cookie checks nothing, and others can come in: WHOEVER CONNECTS IS WHOM THEIR COOKIE NAMES. \
+             Let only a proxy in that sets the cookie itself and drops what clients send, or use --auth jwt"
+        );
+    } else {
+        warn!(%cookie, "--auth cookie checks nothing: whoever connects is whom their cookie names");
     }
 }
 
@@ -249,6 +266,7 @@ fn frontend_settings(config: &Config) -> Result<frontend::Settings> {
         default_room: config.default_room.clone(),
         max_frame: config.max_frame,
         max_fields: config.max_fields,
+        raw_inbox: config.raw_inbox,
         frame_rate: config.frame_rate.unwrap_or(0),
         ping: config.ping.unwrap_or_default(),
         pong: config.pong,

@@ -168,7 +168,10 @@ impl Opened {
         }
         let room = request.room;
         let frames = [
-            ("CONNECT\naccept-version:1.2\nhost:bench\n\n\0".to_owned(), "CONNECTED"),
+            (
+                "CONNECT\naccept-version:1.2\nhost:bench\n\n\0".to_owned(),
+                "CONNECTED",
+            ),
             (
                 format!("SUBSCRIBE\nid:sub-0\ndestination:/topic/{room}\nreceipt:r\n\n\0"),
                 "RECEIPT",
