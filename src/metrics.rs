@@ -24,6 +24,12 @@ pub(crate) enum Kind {
     WsJson,
     /// Server-sent events.
     Sse,
+    /// STOMP over a WebSocket.
+    Stomp,
+    /// STOMP over bare TCP.
+    StompTcp,
+    /// SockJS, over any transport.
+    SockJs,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -126,6 +132,9 @@ impl Metrics {
             Kind::WsRaw => "ws_raw",
             Kind::WsJson => "ws_json",
             Kind::Sse => "sse",
+            Kind::Stomp => "stomp",
+            Kind::StompTcp => "stomp_tcp",
+            Kind::SockJs => "sockjs",
         };
         let gauge = self.sockets.get_or_create_owned(&KindLabel { kind });
         gauge.inc();

@@ -171,10 +171,15 @@ pub(super) fn grants(text: &str) -> Result<Grants, String> {
     text.parse().map_err(|error| format!("is wrong: {error}"))
 }
 
-/// Whether this machine is not the only one that can come in.
-pub(crate) fn lets_others_in(config: &Config) -> bool {
+/// The settings that name an address by which other machines can come in.
+pub(crate) fn public_listeners(config: &Config) -> impl Iterator<Item = &'static str> {
     let reachable = |address: &std::net::SocketAddr| !address.ip().to_canonical().is_loopback();
-    config.listen.iter().any(reachable)
+    let listeners = [
+        ("listen", &config.listen),
+        ("stomp-listen", &config.stomp_listen),
+    ];
+    let open = listeners.map(|(name, addresses)| addresses.iter().any(reachable).then_some(name));
+    open.into_iter().flatten()
 }
 
 /// What does not go together: the setting to blame, and why.
@@ -218,17 +223,16 @@ pub(super) fn together(
                     "is of no use while nobody is checked; write --auth jwt, or leave it out",
                 )
             }));
-            if lets_others_in(config) && !config.insecure {
-                let why = match by_cookie {
-                    false => {
-                        "lets others in, and nobody is checked: write --auth jwt and a key, or --insecure if anybody may do anything"
-                    }
-                    true => {
-                        "lets others in, and a cookie is believed whatever it says: write --auth jwt and a key, or --insecure if only a proxy gets here that sets the cookie itself"
-                    }
-                };
-                wrong.push(("listen", why));
-            }
+            let why = match by_cookie {
+                false => {
+                    "lets others in, and nobody is checked: write --auth jwt and a key, or --insecure if anybody may do anything"
+                }
+                true => {
+                    "lets others in, and a cookie is believed whatever it says: write --auth jwt and a key, or --insecure if only a proxy gets here that sets the cookie itself"
+                }
+            };
+            let open = public_listeners(config).filter(|_| !config.insecure);
+            wrong.extend(open.map(|name| (name, why)));
         }
     }
     wrong

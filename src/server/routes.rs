@@ -40,6 +40,10 @@ pub fn router(state: Arc<FrontendState>) -> Router {
         )
         .route("/publish", post(api::many::publish_to_many))
         .route("/nodes", get(api::people::nodes))
+        .route("/me", get(api::me::me))
+        .route("/homepage_json", get(api::home::homepage))
+        .route("/stomp", get(stomp))
+        .route("/stomp/websocket", get(stomp))
         .route("/health/live", get(ops::live))
         .route("/health/ready", get(ops::ready))
         .route("/metrics", get(ops::metrics))
@@ -89,6 +93,21 @@ async fn room(
         }
     }
     api::history::page(&state, &room, &parts).await
+}
+
+async fn stomp(
+    State(state): State<Arc<FrontendState>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (mut parts, _) = request.into_parts();
+    if parts.method != Method::GET || !wants_socket(&parts.headers) {
+        return Err(ApiError::new(
+            426,
+            "websocket_needed",
+            "STOMP is spoken here over a WebSocket: ws://HOST/stomp, subprotocol v12.stomp",
+        ));
+    }
+    frontend::stomp_socket(state, &mut parts).await
 }
 
 async fn not_found() -> ApiError {
