@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::clients::Ws;
+use crate::accounts;
+use crate::harness::clients::{Program, Ws};
 use crate::harness::node::Node;
 use crate::harness::redis_server::RedisServer;
 use crate::harness::{PATIENCE, until};
@@ -298,6 +299,61 @@ async fn a_snapshot_and_a_socket_are_one_story() {
         let begin = all.iter().position(|id| *id == story[0]).unwrap();
         assert_eq!(story, all[begin..], "{room}");
     }
+}
+
+/// Application 5, as its page does it: register, log in, post, and see it on the homepage of another
+/// node and in the published client `ws`, by the cookie alone.
+#[tokio::test]
+async fn a_visitor_with_an_account() {
+    let (_redis, one, other) = accounts::start(&["--account-host", "boss"]);
+    accounts::register(&one, "ann");
+    let boss = accounts::register(&other, "boss");
+    let ann = accounts::login(&other, "ann");
+    let topic = json!({"act":"topic","message":"Anything goes"});
+    let path = "/rooms/lobby/moderation";
+    assert_eq!(accounts::post(&one, path, Some(&boss), &topic).status, 200);
+    let post = |message: &str| {
+        let body = json!({"message": message});
+        let answer = accounts::post(&one, "/rooms/lobby", Some(&ann), &body);
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.json()["id"].as_str().unwrap().to_owned()
+    };
+    let first = post("hello");
+    for node in [&one, &other] {
+        until("it is there", || said(node, "lobby") == ["hello"]).await;
+        // Also for who has no account.
+        let page = homepage(node);
+        let card = card(&page, "lobby").unwrap();
+        assert_eq!(card["topic"], "Anything goes");
+        let message = json!({"id": first, "fields": {"message": "hello", "user": "ann"}});
+        assert_eq!(card["messages"], json!([message]));
+    }
+    let url = other.ws_url(&format!("/rooms/lobby?format=json&from={first}"));
+    let client = Program::ws(&[&url, "--json", "--cookie", &ann]);
+    let next = || client.event("frame")["json"].clone();
+    let mut frame = next();
+    while frame["type"] != "room" {
+        frame = next();
+    }
+    assert_eq!(frame["topic"], "Anything goes");
+    let second = post("live");
+    let mut frame = next();
+    while frame["type"] != "entry" {
+        frame = next();
+    }
+    assert_eq!(
+        (&frame["id"], &frame["fields"]["user"]),
+        (&json!(second), &json!("ann"))
+    );
+    // Who is banned sees the room no more; the others do.
+    let ban = json!({"act":"ban","user":"ann"});
+    assert_eq!(accounts::post(&one, path, Some(&boss), &ban).status, 200);
+    let seen = |cookie: &str| {
+        let headers = [("cookie", cookie)];
+        let page = one.request("GET", "/homepage_json", &headers, "").json();
+        card(&page, "lobby").is_some()
+    };
+    assert_eq!((seen(&ann), seen(&boss)), (false, true));
 }
 
 /// How many commands Redis has got that a homepage could have sent.
