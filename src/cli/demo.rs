@@ -34,7 +34,7 @@ pub struct DemoArgs {
     pub url: String,
 
     /// An API key of the node, with which everybody in the demo can speak; not needed under --auth none
-    #[arg(long, value_name = "KEY", conflicts_with = "token")]
+    #[arg(long, value_name = "KEY")]
     pub api_key: Option<String>,
 
     /// A token for back ends, instead of an API key
