@@ -3,7 +3,7 @@
 //! A front end speaks one protocol with clients and knows only the relay.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::http::header::{ACCEPT, UPGRADE};
@@ -13,6 +13,7 @@ use axum::response::Response;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
+use crate::accounts::Accounts;
 use crate::auth::{self, Auth, AuthSetupError, Right};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
@@ -105,6 +106,8 @@ pub struct FrontendState {
     pub metrics: Metrics,
     /// Tells when this node goes away.
     pub drain: Drain,
+    /// Accounts of this server's own, if it has any.
+    pub accounts: OnceLock<Arc<Accounts>>,
 }
 
 impl FrontendState {
@@ -116,6 +119,7 @@ impl FrontendState {
             settings,
             metrics: Metrics::default(),
             drain: Drain::default(),
+            accounts: OnceLock::new(),
         })
     }
 

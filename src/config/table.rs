@@ -126,6 +126,8 @@ pub static SETTINGS: &[Setting] = &[
     row("jwks", "", Kind::Text("FILE|URL"), "Public keys that tokens are checked with, as a JWKS"),
     row("audience", "", Kind::Text("TEXT"), "Whom tokens must be for (aud)"),
     row("issuer", "", Kind::Text("TEXT"), "Who must have made the tokens (iss)"),
+    row("accounts", "false", Kind::Switch, "Let people register and log in here; without --auth and --jwt-secret it sets up both by itself"),
+    row("account-host", "", Kind::List("USER,…"), "Accounts that are host in every room"),
     row("token-cookie", "token", Kind::Text("NAME"), "Cookie with a token, or with --auth cookie the user's name"),
     row("api-key", "", Kind::List("NAME:KEY,…"), "Keys of back ends, which may do anything; 16 bytes or more"),
     row("role", "", Kind::List("ROLE=RIGHTS,…"), "What a role may, as in viewer=subscribe+history; of subscribe, publish, history, presence, moderate, announce"),
