@@ -1,7 +1,7 @@
 // The chat page: puts its parts together. The client does what is hard: it resumes, repeats and dedupes.
 import { connect } from './tailcast.js'
 import { Composer } from './composer.js'
-import { arrange, byId, h, icon, paintAvatar, toast } from './dom.js'
+import { arrange, avatar, byId, h, icon, paintAvatar, toast } from './dom.js'
 import { Inbox } from './inbox.js'
 import { MessageList } from './messages.js'
 import { Moderation } from './moderation.js'
@@ -59,6 +59,9 @@ byId('me-state').textContent = who.name && who.name !== me ? `@${me}` : ''
 paintAvatar(byId('me-avatar'), me ?? '?')
 byId('app').hidden = false
 
+// Also when it's the place one is at.
+byId('rooms-panel').addEventListener('click', (event) => event.target.closest('.place') && closeDrawers())
+
 client.on('state', onConnection)
 client.on('error', (error) => toast(error.message, 'bad'))
 document.addEventListener('visibilitychange', () => document.hidden || seen())
@@ -77,8 +80,8 @@ async function arrive(place) {
   byId('messages').hidden = false
   for (const id of ['role', 'closed', 'slow', 'room-menu']) byId(id).hidden = true
   showTopic('')
-  byId('room-title').textContent = place.kind === 'dm' ? place.name : `# ${place.name}`
-  byId('room-title').dataset.kind = place.kind
+  const sign = place.kind === 'dm' ? avatar(place.name, 'small') : h('span', { class: 'hash', 'aria-hidden': 'true' }, '#')
+  byId('room-title').replaceChildren(sign, h('span', { class: 'title-text' }, place.name))
   byId('messages').setAttribute('aria-label', place.kind === 'dm' ? `Messages with ${place.name}` : `Messages in ${place.name}`)
   composer.to(`${place.kind} ${place.name}`, place.kind === 'dm' ? `Write to ${place.name}` : `Write in ${place.name}`)
   if (place.kind === 'dm') arriveAtTalk(place.name)
@@ -195,6 +198,7 @@ function olderIn(name) {
 async function readRights(name) {
   rights = new Set(ALL_RIGHTS)
   role = null
+  if (!who.tells) return
   try {
     const told = await client.get(`/me?room=${encodeURIComponent(name)}`)
     if (told.rights) rights = new Set(told.rights)
@@ -244,8 +248,13 @@ function showTitle() {
 
 function onTalk(changed, entry = null) {
   if (entry && talk === changed && !document.hidden) return inbox.read(changed)
-  if (entry && talk !== changed && Date.now() - Number(entry.id.split('-')[0]) < 20_000) toast(`${changed.user} wrote to you`)
-  rooms?.show()
+  const isNews = entry && talk !== changed && Date.now() - Number(entry.id.split('-')[0]) < 20_000
+  // Beside the room, the list shows it.
+  if (isNews && matchMedia('(max-width: 759px)').matches) toast(`${changed.user} wrote to you`)
+  const hasNews = inbox.talks.some(({ unread }) => unread > 0)
+  byId('rooms-open').classList.toggle('has-news', hasNews)
+  byId('rooms-open').setAttribute('aria-label', `Rooms and conversations${hasNews ? ', with something new' : ''}`)
+  rooms.show()
 }
 
 // How the room stands, and how the connection does.

@@ -19,10 +19,10 @@ export async function ask(method, path, body) {
 async function me() {
   const { status, json } = await ask('GET', 'me')
   if (status === 401) return { user: null, auth: 'jwt', accounts: json?.accounts ?? false }
-  return status === 200 ? json : { user: null, auth: 'none', accounts: false }
+  return status === 200 ? { ...json, tells: true } : { user: null, auth: 'none', accounts: false }
 }
 
-/** Comes back with who we are, once that is settled: `{user, name, auth, accounts}`. */
+/** Comes back with who we are, once that is settled: `{user, name, auth, accounts}`; `tells` if `/me` is there. */
 export async function enter() {
   const known = await me().catch(() => ({ user: null, auth: 'none', accounts: false }))
   if (known.auth === 'none') {

@@ -12,6 +12,7 @@ mod faults;
 mod harness;
 mod imports;
 mod js_client;
+mod page;
 mod people;
 mod presence_sim;
 mod simulation;
