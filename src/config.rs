@@ -19,6 +19,7 @@ use tracing_subscriber::EnvFilter;
 use self::origin::{Found, Sources};
 use self::table::{Kind, Setting};
 use crate::auth::{Grants, Mode, Roles, Secret};
+use crate::frontend::stomp::Aliases;
 use crate::people::{RateError, Rates};
 use crate::relay::entry::{RESERVED_PREFIX, RoomName};
 
@@ -141,6 +142,8 @@ pub struct Config {
     pub rates: Rates,
     /// Users in a room whose names are told.
     pub presence_limit: usize,
+    /// Most rooms on the homepage; 0 is none.
+    pub homepage_rooms: usize,
     /// Whether joins and leaves become entries.
     pub notices: bool,
     /// How long a handshake may take.
@@ -155,6 +158,8 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// Whom to believe.
     pub auth: Mode,
+    /// Whether raw sockets get what is sent to their user, unasked.
+    pub raw_inbox: bool,
     /// Whether others may come in while nobody is checked.
     pub insecure: bool,
     /// The secret of tokens.
@@ -183,6 +188,12 @@ pub struct Config {
     pub history_limit: usize,
     /// Heartbeat of quiet event streams.
     pub sse_heartbeat: Option<Duration>,
+    /// Where to take STOMP over bare TCP.
+    pub stomp_listen: Vec<SocketAddr>,
+    /// Largest STOMP frame.
+    pub stomp_max_frame: usize,
+    /// Names of STOMP destinations.
+    pub stomp_alias: Aliases,
     /// Filter of the log, as `EnvFilter` takes it.
     pub log: String,
     /// How log lines look.
@@ -362,6 +373,7 @@ impl Reader<'_> {
             frame_rate: Some(self.number("frame-rate")).filter(|most| *most > 0),
             rates: self.read("rate", |text, _| rates(text)),
             presence_limit: self.number("presence-limit"),
+            homepage_rooms: self.number("homepage-rooms"),
             notices: self.read("notices", |text, _| value::switch(text)),
             handshake_timeout: self.time("handshake-timeout"),
             idle_timeout: self.time_or_never("idle-timeout"),
@@ -370,9 +382,14 @@ impl Reader<'_> {
             allowed_origins: self.read("allowed-origins", |text, _| value::origins(text)),
             auth: self.choice(
                 "auth",
-                &[("none", Mode::None), ("jwt", Mode::Jwt)],
+                &[
+                    ("none", Mode::None),
+                    ("jwt", Mode::Jwt),
+                    ("cookie", Mode::Cookie),
+                ],
                 Mode::None,
             ),
+            raw_inbox: self.read("raw-inbox", |text, _| value::switch(text)),
             insecure: self.read("insecure", |text, _| value::switch(text)),
             jwt_secret: self.read("jwt-secret", |text, _| auth::secret(text)),
             jwt_public_key: self
@@ -389,6 +406,12 @@ impl Reader<'_> {
             drain_timeout: self.time("drain-timeout"),
             history_limit: self.number("history-limit"),
             sse_heartbeat: self.time_or_never("sse-heartbeat"),
+            stomp_listen: self.read("stomp-listen", |text, _| match text.is_empty() {
+                true => Ok(Vec::new()),
+                false => value::addresses(text),
+            }),
+            stomp_max_frame: self.number("stomp-max-frame"),
+            stomp_alias: self.read("stomp-alias", |text, _| text.parse()),
             log: self.read("log", log_filter),
             log_format: self.choice(
                 "log-format",

@@ -21,14 +21,22 @@ use crate::people::{self, People};
 use crate::relay::entry::{RoomName, RoomNameError};
 use crate::relay::hub::Relay;
 
+pub(crate) mod carried;
+#[allow(dead_code, reason = "front ends over it follow")]
+pub(crate) mod carrier;
 mod error;
 pub(crate) mod identify;
 pub(crate) mod json;
 pub(crate) mod moderation;
 mod origin;
+#[allow(dead_code, reason = "front ends over it follow")]
+pub(crate) mod record;
 mod socket;
 mod sse;
+pub mod stomp;
 mod takeover;
+#[allow(unused_imports, reason = "front ends over it follow")]
+pub(crate) mod websocket;
 pub(crate) mod ws;
 
 pub use error::ApiError;
@@ -45,6 +53,8 @@ pub struct Settings {
     pub max_frame: usize,
     /// Most fields one publish may have.
     pub max_fields: usize,
+    /// Whether raw sockets are in their user's own room without asking for it.
+    pub raw_inbox: bool,
     /// Frames a socket may send per second; 0 is no limit.
     pub frame_rate: u32,
     /// How long a socket may be silent before it's pinged.
@@ -59,6 +69,8 @@ pub struct Settings {
     pub history_limit: usize,
     /// How often server-sent events get a comment, which keeps proxies from giving up.
     pub sse_heartbeat: Duration,
+    /// Those of STOMP.
+    pub stomp: stomp::Settings,
 }
 
 impl Settings {
@@ -68,6 +80,7 @@ impl Settings {
             default_room,
             max_frame: 64 * 1024,
             max_fields: 64,
+            raw_inbox: false,
             frame_rate: 100,
             ping: Duration::from_secs(25),
             pong: Duration::from_secs(10),
@@ -75,6 +88,7 @@ impl Settings {
             allowed_origins: Origins::default(),
             history_limit: 1_000,
             sse_heartbeat: Duration::from_secs(15),
+            stomp: stomp::Settings::default(),
         }
     }
 }
@@ -230,6 +244,18 @@ pub(crate) async fn socket(
     let who = identify::socket(&state, parts).await?;
     let accepted = ws::upgrade(state, &parts.headers, &query, room, who)?;
     Ok(takeover::leave_http(parts, accepted.head, accepted.run).await)
+}
+
+/// Answers a request for a WebSocket that speaks STOMP.
+pub(crate) async fn stomp_socket(
+    state: Arc<FrontendState>,
+    parts: &mut Parts,
+) -> Result<Response, ApiError> {
+    check_long_lived(&state, &parts.headers)?;
+    state.settings.allowed_origins.check(&parts.headers)?;
+    let who = identify::socket(&state, parts).await?;
+    let (head, run) = stomp::upgrade(state, &parts.headers, who)?;
+    Ok(takeover::leave_http(parts, head, run).await)
 }
 
 /// Answers a request for server-sent events.

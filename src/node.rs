@@ -73,6 +73,9 @@ pub async fn run(config: Config) -> Result<()> {
         let redis = RedisLog::start(redis_settings(&config)).context("cannot use --redis")?;
         (redis.clone(), redis)
     };
+    if config.auth == auth::Mode::Cookie {
+        warn_of_cookies(&config);
+    }
     let auth = Auth::new(auth_settings(&config)?).context("cannot check who comes in")?;
     auth.warm_up().await;
     let relay = Relay::new(log, relay_settings(&config));
@@ -90,7 +93,14 @@ pub async fn run(config: Config) -> Result<()> {
         // `localhost` is ::1 first to some clients (Node before 20), and not there on all machines.
         listeners.extend(listen(DEFAULT_LISTEN_V6).ok());
     }
-    let server = Server::new(server_settings(&config), state, listeners);
+    let mut stomp = Vec::new();
+    for address in &config.stomp_listen {
+        stomp.push(listen(*address).with_context(|| {
+            format!("cannot listen on {address}; choose another with --stomp-listen")
+        })?);
+    }
+    let server =
+        Server::new(server_settings(&config), state.clone(), listeners).with_stomp(&state, stomp);
     let sockets = server.max_sockets();
     info!(listen = ?config.listen, redis = %redis_name(&config), sockets, "serving");
     greet(&config);
@@ -99,6 +109,20 @@ pub async fn run(config: Config) -> Result<()> {
     match ended {
         Ended::Drained | Ended::AtOnce => Ok(()),
         Ended::TimedOut => bail!("the drain timed out; some connections were cut"),
+    }
+}
+
+/// Says what `--auth cookie` means, so that nobody takes it for a check.
+fn warn_of_cookies(config: &Config) {
+    let cookie = &config.token_cookie;
+    if config::auth::public_listeners(config).next().is_some() {
+        warn!(
+            %cookie, listen = ?config.listen,
+            "--auth cookie checks nothing, and others can come in: WHOEVER CONNECTS IS WHOM THEIR COOKIE NAMES. \
+             Let only a proxy in that sets the cookie itself and drops what clients send, or use --auth jwt"
+        );
+    } else {
+        warn!(%cookie, "--auth cookie checks nothing: whoever connects is whom their cookie names");
     }
 }
 
@@ -217,6 +241,7 @@ fn people_settings(config: &Config) -> people::Settings {
     people::Settings {
         presence_limit: config.presence_limit,
         notices: config.notices,
+        homepage_rooms: config.homepage_rooms,
         rates: config.rates.clone(),
         address: config
             .listen
@@ -249,6 +274,7 @@ fn frontend_settings(config: &Config) -> Result<frontend::Settings> {
         default_room: config.default_room.clone(),
         max_frame: config.max_frame,
         max_fields: config.max_fields,
+        raw_inbox: config.raw_inbox,
         frame_rate: config.frame_rate.unwrap_or(0),
         ping: config.ping.unwrap_or_default(),
         pong: config.pong,
@@ -260,6 +286,10 @@ fn frontend_settings(config: &Config) -> Result<frontend::Settings> {
         },
         history_limit: config.history_limit,
         sse_heartbeat: config.sse_heartbeat.unwrap_or(NEVER),
+        stomp: frontend::stomp::Settings {
+            aliases: config.stomp_alias.clone(),
+            max_frame: config.stomp_max_frame,
+        },
     })
 }
 

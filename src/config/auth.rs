@@ -12,7 +12,7 @@ use crate::auth::{API_KEY_MIN, Grants, Mode, Roles, Secret};
 /// What shows instead of a secret.
 const MASK: &str = "***";
 
-/// Settings that only mean something with `--auth jwt`.
+/// Settings that only mean something with `--auth jwt`; the last one with `--auth cookie` as well.
 const OF_JWT: [&str; 6] = [
     "jwt-secret",
     "jwt-public-key",
@@ -171,6 +171,17 @@ pub(super) fn grants(text: &str) -> Result<Grants, String> {
     text.parse().map_err(|error| format!("is wrong: {error}"))
 }
 
+/// The settings that name an address by which other machines can come in.
+pub(crate) fn public_listeners(config: &Config) -> impl Iterator<Item = &'static str> {
+    let reachable = |address: &std::net::SocketAddr| !address.ip().to_canonical().is_loopback();
+    let listeners = [
+        ("listen", &config.listen),
+        ("stomp-listen", &config.stomp_listen),
+    ];
+    let open = listeners.map(|(name, addresses)| addresses.iter().any(reachable).then_some(name));
+    open.into_iter().flatten()
+}
+
 /// What does not go together: the setting to blame, and why.
 pub(super) fn together(
     config: &Config,
@@ -199,23 +210,29 @@ pub(super) fn together(
                 ));
             }
         }
-        Mode::None => {
+        Mode::None | Mode::Cookie => {
             // Whoever has written one of these believes that tokens are checked.
-            let unused = OF_JWT.into_iter().filter(|name| given(name));
+            let by_cookie = config.auth == Mode::Cookie;
+            let means_something = |name: &str| by_cookie && name == "anonymous-role";
+            let unused = OF_JWT
+                .into_iter()
+                .filter(|name| given(name) && !means_something(name));
             wrong.extend(unused.map(|name| {
                 (
                     name,
                     "is of no use while nobody is checked; write --auth jwt, or leave it out",
                 )
             }));
-            let reachable =
-                |address: &std::net::SocketAddr| !address.ip().to_canonical().is_loopback();
-            if config.listen.iter().any(reachable) && !config.insecure {
-                wrong.push((
-                    "listen",
-                    "lets others in, and nobody is checked: write --auth jwt and a key, or --insecure if anybody may do anything",
-                ));
-            }
+            let why = match by_cookie {
+                false => {
+                    "lets others in, and nobody is checked: write --auth jwt and a key, or --insecure if anybody may do anything"
+                }
+                true => {
+                    "lets others in, and a cookie is believed whatever it says: write --auth jwt and a key, or --insecure if only a proxy gets here that sets the cookie itself"
+                }
+            };
+            let open = public_listeners(config).filter(|_| !config.insecure);
+            wrong.extend(open.map(|name| (name, why)));
         }
     }
     wrong

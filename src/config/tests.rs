@@ -176,6 +176,14 @@ fn settings_that_do_not_go_together() {
             "--listen \"127.0.0.1:1,0.0.0.0:8080\" lets others in",
         ),
         (&[("listen", "[::]:8080")], "--listen \"[::]:8080\" lets"),
+        (
+            &[("auth", "cookie"), ("listen", "0.0.0.0:8080")],
+            "--listen \"0.0.0.0:8080\" lets others in, and a cookie is believed",
+        ),
+        (
+            &[("auth", "cookie"), ("jwt-secret", SECRET)],
+            "--jwt-secret \"***\" is of no use",
+        ),
         (&[("auth", "jwt")], "--auth \"jwt\" needs a key"),
         (
             &[

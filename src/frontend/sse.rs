@@ -150,7 +150,7 @@ async fn serve(
         room.clone(),
         join,
         Box::new(move |result| match result {
-            Ok(head) => (join.from == Position::Now).then(|| joined_event(head)),
+            Ok(began) => (join.from == Position::Now).then(|| joined_event(began.head)),
             Err(error) => {
                 let _ = joined.send(error);
                 None

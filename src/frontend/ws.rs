@@ -1,22 +1,13 @@
-//! WebSockets: the handshake, and the two formats that a socket speaks.
-//!
-//! tungstenite reads and keeps the protocol's rules. What goes out does not pass it: the relay
-//! writes the frames that [`raw::RAW`] and [`wire::JSON`] make of entries straight to the socket,
-//! and our own frames join them through the connection's outlet. So an idle socket is a read buffer
-//! and one small future.
+//! tailcast's own WebSockets: what a handshake asks for, and the two formats that a socket speaks,
+//! [`raw::RAW`] and [`wire::JSON`].
 
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
-use axum::http::header::{
-    CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
-};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use self::talk::Dialect;
+use super::websocket::{Handshake, subprotocols};
 use super::{ApiError, FrontendState, Run, SocketQuery, is_on};
 use crate::auth::{AuthError, Identity};
 use crate::relay::entry::RoomName;
@@ -25,15 +16,10 @@ use crate::relay::position::{Position, PositionError};
 #[cfg(fuzzing)]
 pub(crate) use self::request::fuzz as fuzz_request;
 
-mod frame;
-mod io;
 mod json;
-mod limits;
 mod raw;
 mod request;
-mod session;
 mod talk;
-mod watch;
 mod wire;
 
 /// A handshake that was accepted.
@@ -52,10 +38,13 @@ pub(crate) fn upgrade(
     room: RoomName,
     who: Result<Identity, AuthError>,
 ) -> Result<Accepted, ApiError> {
-    let answer = Answer::to(headers, query)?;
+    let mut answer = Answer::to(headers, query)?;
+    if state.settings.raw_inbox && query.inbox.is_none() {
+        answer.wish.inbox = Some(Position::Now);
+    }
     let head = answer.head();
     let run: Run = Box::new(move |taken| {
-        Box::pin(session::run(
+        Box::pin(talk::run(
             state,
             room,
             answer.wish,
@@ -70,7 +59,7 @@ pub(crate) fn upgrade(
 /// What was agreed on.
 #[derive(Debug, PartialEq)]
 struct Answer {
-    accept: String,
+    handshake: Handshake,
     dialect: Dialect,
     subprotocol: Option<&'static str>,
     wish: Wish,
@@ -113,27 +102,11 @@ impl Wish {
 
 impl Answer {
     fn to(headers: &HeaderMap, query: &SocketQuery) -> Result<Self, ApiError> {
-        if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|v| v != "13") {
-            return Err(ApiError::new(
-                426,
-                "websocket_version",
-                "this server speaks WebSocket version 13",
-            ));
-        }
-        let asks = |name, word: &str| items(headers, name).any(|i| i.eq_ignore_ascii_case(word));
-        if !asks(CONNECTION.as_str(), "upgrade") || !asks(UPGRADE.as_str(), "websocket") {
-            return Err(ApiError::bad_request(
-                "a WebSocket handshake has the headers Connection: Upgrade and Upgrade: websocket",
-            ));
-        }
-        let key = headers
-            .get(SEC_WEBSOCKET_KEY)
-            .filter(|key| STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16))
-            .ok_or_else(|| ApiError::bad_request("Sec-WebSocket-Key is missing or malformed"))?;
+        let handshake = Handshake::of(headers)?;
         let (dialect, subprotocol) = dialect(headers, query)?;
         let wish = Wish::of(query, dialect)?;
         Ok(Answer {
-            accept: derive_accept_key(key.as_bytes()),
+            handshake,
             dialect,
             subprotocol,
             wish,
@@ -141,20 +114,7 @@ impl Answer {
     }
 
     fn head(&self) -> Bytes {
-        let mut head = format!(
-            "HTTP/1.1 101 Switching Protocols\r\n\
-             connection: Upgrade\r\n\
-             upgrade: websocket\r\n\
-             sec-websocket-accept: {}\r\n",
-            self.accept
-        );
-        if let Some(subprotocol) = self.subprotocol {
-            head.push_str("sec-websocket-protocol: ");
-            head.push_str(subprotocol);
-            head.push_str("\r\n");
-        }
-        head.push_str("\r\n");
-        head.into()
+        self.handshake.head(self.subprotocol)
     }
 }
 
@@ -163,7 +123,7 @@ fn dialect(
     headers: &HeaderMap,
     query: &SocketQuery,
 ) -> Result<(Dialect, Option<&'static str>), ApiError> {
-    let offered: Vec<Dialect> = items(headers, SEC_WEBSOCKET_PROTOCOL.as_str())
+    let offered: Vec<Dialect> = subprotocols(headers)
         .filter_map(Dialect::from_subprotocol)
         .collect();
     let dialect = match query.format.as_deref() {
@@ -173,16 +133,6 @@ fn dialect(
     };
     let confirmed = offered.contains(&dialect).then(|| dialect.subprotocol());
     Ok((dialect, confirmed))
-}
-
-/// The items of a header that is a list, over all its lines.
-fn items<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = &'a str> {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
 }
 
 #[cfg(test)]
@@ -222,11 +172,13 @@ mod tests {
     #[test]
     fn the_sample_of_the_rfc() {
         let answer = answer(&[], "/").unwrap();
-        assert_eq!(answer.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert_eq!(answer.wish.from, Position::Now);
         let head = String::from_utf8(answer.head().to_vec()).unwrap();
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        assert!(head.ends_with("zzhZRbK+xOo=\r\n\r\n"), "{head}");
+        assert!(
+            head.ends_with("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"),
+            "{head}"
+        );
     }
 
     #[test]

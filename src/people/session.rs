@@ -17,7 +17,9 @@ use super::wire::Message;
 use super::{Refusal, Shared, audit, now_ms, told};
 use crate::auth::{Identity, Right};
 use crate::relay::aside::Aside;
-use crate::relay::connection::{Barred, Connection, Gate, JoinError, NotJoined, Publish, Seats};
+use crate::relay::connection::{
+    Barred, Began, Connection, Gate, JoinError, NotJoined, Publish, Seats,
+};
 use crate::relay::entry::{EntryId, Fields, RoomName};
 use crate::relay::outlet::Outlet;
 use crate::relay::position::Position;
@@ -35,7 +37,7 @@ pub struct Join {
 
 /// Called once with a join's end. The frame it returns goes out before the room's first entry; the
 /// asides after that.
-pub type Joined = Box<dyn FnOnce(Result<EntryId, NotJoined>) -> Option<Bytes> + Send>;
+pub type Joined = Box<dyn FnOnce(Result<Began, NotJoined>) -> Option<Bytes> + Send>;
 
 /// Called once with a publish's end.
 pub type Published = Box<dyn FnOnce(&Arc<Outlet>, Result<EntryId, Refusal>) + Send>;
@@ -165,7 +167,7 @@ impl Session {
         let stay = Stay::new(self, side, join);
         let gate = stay.gate(self.identity.clone());
         let told = Arc::downgrade(&stay);
-        let joined = Box::new(move |outcome: Result<EntryId, NotJoined>| {
+        let joined = Box::new(move |outcome: Result<Began, NotJoined>| {
             let is_in = outcome.is_ok();
             let frame = joined(outcome);
             match told.upgrade() {

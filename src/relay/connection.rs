@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 use super::entry::{EntryId, Fields, RoomName};
+use super::format::Gap;
 use super::hub::Relay;
 use super::log::{Append, AppendDone, AppendError, Lane, Limit, LogError};
 use super::outlet::Outlet;
@@ -79,10 +80,19 @@ impl Publish {
 /// its task is done: it would keep the task's memory.
 type Rooms = SmallVec<[(RoomName, Option<AbortHandle>); 1]>;
 
+/// Where a join begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Began {
+    /// The ID to resume from even if nothing ever arrives: the room's head for a join from now on,
+    /// else what the replay begins after.
+    pub head: EntryId,
+    /// What is missing between the position asked for and that. It's told before anything else.
+    pub gap: Option<Gap>,
+}
+
 /// Called once when a join has its cursor, or failed. The frame it returns goes out before the
-/// room's first entry. `Ok` holds the ID to resume from even if nothing ever arrives: the room's head for a
-/// join from now on, else what the replay begins after.
-pub type Joined = Box<dyn FnOnce(Result<EntryId, NotJoined>) -> Option<Bytes> + Send>;
+/// room's first entry.
+pub type Joined = Box<dyn FnOnce(Result<Began, NotJoined>) -> Option<Bytes> + Send>;
 
 /// What a join has to pass before anything else. It may take its time.
 pub type Gate = BoxFuture<'static, Result<(), NotJoined>>;
@@ -189,7 +199,10 @@ impl Connection {
             *task = None;
             match start {
                 Ok(start) => {
-                    let frame = joined(Ok(start.cursor.id));
+                    let frame = joined(Ok(Began {
+                        head: start.cursor.id,
+                        gap: start.gap,
+                    }));
                     outlet.enter(membership, start, watches, frame);
                 }
                 Err(error) => {

@@ -42,6 +42,7 @@ const RULES: [(&str, &[&str]); 13] = [
             "drain",
         ],
     ),
+    ("frontend/record", &["frontend", "relay"]),
     (
         "frontend",
         &["frontend", "people", "auth", "relay", "metrics", "drain"],

@@ -3,6 +3,7 @@
 // A test that can't go on panics and says where; that is what these are for.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod apps;
 mod board;
 mod checker;
 mod conformance;
@@ -10,9 +11,11 @@ mod contract;
 mod examples;
 mod faults;
 mod harness;
+mod homepage;
 mod imports;
 mod js_client;
 mod page;
 mod people;
 mod presence_sim;
 mod simulation;
+mod status_page;

@@ -83,7 +83,7 @@ pub(super) fn joined_home(talk: &Talk) -> Joined {
 pub(super) fn joined(room: RoomName) -> Joined {
     Box::new(move |outcome| {
         Some(match outcome {
-            Ok(head) => wire::joined(&room, head),
+            Ok(began) => wire::joined(&room, began.head),
             Err(error) => {
                 let refused = Refused::new(error.code(), error.to_string());
                 wire::error(&None, Some(&room), &refused)

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::frame;
 use super::talk::Talk;
+use crate::frontend::websocket::frame;
 use crate::people::Refusal;
 use crate::people::session::{Entry, Joined};
 use crate::relay::close::CloseReason;

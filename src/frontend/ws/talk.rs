@@ -6,12 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
+use tracing::debug;
 
-use super::limits::Limiter;
 use super::request::{Ref, Request};
 use super::{Wish, json, raw, wire};
 use crate::auth::{AuthError, Identity};
-use crate::frontend::FrontendState;
+use crate::frontend::websocket::{self, Dialogue, Inbound, Limiter};
+use crate::frontend::{FrontendState, Taken};
 use crate::metrics::Kind;
 use crate::people::Refusal;
 use crate::people::session::{CantJoin, Join, Session};
@@ -19,6 +20,7 @@ use crate::relay::close::CloseReason;
 use crate::relay::connection::Connection;
 use crate::relay::entry::RoomName;
 use crate::relay::format::Format;
+use crate::relay::outlet::Outlet;
 
 /// How long a socket without a credential may take to send a token. Twice what a page needs that has
 /// to fetch one first.
@@ -71,15 +73,6 @@ impl Dialect {
     }
 }
 
-/// A frame that carries something for us.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Inbound<'a> {
-    Text(&'a str),
-    Binary(&'a [u8]),
-    /// Answered already.
-    Ping,
-}
-
 /// What comes of something that has to be waited for before the next frame is read.
 pub(super) enum Resumed {
     /// It's known who the client is, or why not.
@@ -109,6 +102,74 @@ pub(super) struct Talk {
     pub(super) deadline: Option<Instant>,
 }
 
+/// Runs a socket whose handshake is answered, to its end.
+pub(super) fn run(
+    state: Arc<FrontendState>,
+    room: RoomName,
+    wish: Wish,
+    dialect: Dialect,
+    who: Result<Identity, AuthError>,
+    taken: Taken,
+) -> BoxFuture<'static, ()> {
+    let Taken {
+        socket,
+        read_ahead,
+        peer,
+    } = taken;
+    debug!(?peer, %room, ?dialect, "socket opened");
+    let connection = state.relay().connect(socket.wire(), dialect.format());
+    let now = Instant::now();
+    let max_frame = state.settings.max_frame;
+    let mut talk = Talk {
+        session: state.people.session(connection, Identity::nobody()),
+        state,
+        room,
+        wish,
+        dialect,
+        limiter: Limiter::new(now),
+        asides: None,
+        pending: None,
+        listens: false,
+        deadline: None,
+    };
+    talk.admit(who, now);
+    websocket::run(socket, read_ahead, max_frame, dialect.kind(), talk)
+}
+
+impl Dialogue for Talk {
+    fn state(&self) -> &Arc<FrontendState> {
+        &self.state
+    }
+
+    fn outlet(&self) -> &Arc<Outlet> {
+        self.connection().outlet()
+    }
+
+    async fn ready(&mut self) {
+        self.may_listen().await;
+    }
+
+    fn on_frame(&mut self, frame: Inbound<'_>, now: Instant) {
+        self.take_in(frame, now);
+    }
+
+    fn check(&mut self, now: Instant) -> Option<Instant> {
+        self.close_if_over(now);
+        self.deadline
+    }
+
+    /// To those who can hear it.
+    fn say_bye(&mut self, retry_ms: u64) {
+        if self.dialect == Dialect::Json {
+            self.send(wire::bye(retry_ms));
+        }
+    }
+
+    async fn settled(&mut self) {
+        self.connection().settled().await;
+    }
+}
+
 impl Talk {
     pub(super) fn connection(&self) -> &Connection {
         self.session.connection()
@@ -121,7 +182,7 @@ impl Talk {
 
     /// Waits until the client may be listened to. A raw one is not told when it has joined, and may
     /// send at once: read before its join, that message would not come back to it.
-    pub(super) async fn ready(&mut self) {
+    async fn may_listen(&mut self) {
         while let Some(pending) = &mut self.pending {
             // Kept where it is until it's done: this future may be dropped before.
             let resumed = pending.await;
@@ -175,7 +236,7 @@ impl Talk {
     }
 
     /// Closes the socket if its time is over.
-    pub(super) fn check(&mut self, now: Instant) {
+    fn close_if_over(&mut self, now: Instant) {
         if self.deadline.is_none_or(|deadline| now < deadline) {
             return;
         }
@@ -224,7 +285,7 @@ impl Talk {
     }
 
     /// Takes one frame in.
-    pub(super) fn on_frame(&mut self, inbound: Inbound<'_>, now: Instant) {
+    fn take_in(&mut self, inbound: Inbound<'_>, now: Instant) {
         match (
             self.limiter.take(self.state.settings.frame_rate, now),
             self.dialect,
@@ -262,13 +323,6 @@ impl Talk {
         }
     }
 
-    /// Says that the end is near, to those who can hear it.
-    pub(super) fn say_bye(&self, retry_ms: u64) {
-        if self.dialect == Dialect::Json {
-            self.send(wire::bye(retry_ms));
-        }
-    }
-
     pub(super) fn refuse(&self, reference: &Ref, room: Option<&RoomName>, refusal: &Refusal) {
         self.send(wire::refused(reference, room, refusal));
     }
@@ -281,3 +335,6 @@ impl Talk {
         self.connection().outlet().close(reason);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::frame::{Opcode, frame};
 use super::request::{Ref, Refused};
 use crate::auth::Identity;
 use crate::frontend::json;
+use crate::frontend::websocket::frame::{self, Opcode, frame};
 use crate::people::Refusal;
 use crate::people::moderation::Done;
 use crate::people::query::Presence;
@@ -20,7 +20,7 @@ pub(crate) static JSON: Format = Format {
     entry: |room, entry| frame(Opcode::Text, &json::entry_json(room, entry, true)),
     gap: |room, gap: &Gap| GapFrame::Frame(frame(Opcode::Text, &json::gap_json(room, gap, true))),
     aside: |aside| Some(frame(Opcode::Text, aside.json())),
-    close: super::frame::close,
+    close: frame::close,
 };
 
 /// The join is done; `head` is the ID to resume from.

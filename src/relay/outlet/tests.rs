@@ -2,6 +2,7 @@
 //! a time.
 
 use std::sync::atomic::AtomicUsize;
+use std::task::{Context, Poll};
 
 use proptest::prelude::*;
 use tokio::time::{sleep, timeout};

@@ -10,18 +10,18 @@ use tokio::time::Instant;
 /// It keeps one instant: when all that was let in so far would be done at exactly that rate. That
 /// may lie up to one second ahead of now.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limiter {
+pub(crate) struct Limiter {
     done_at: Instant,
 }
 
 impl Limiter {
     /// A limiter that has let nothing in yet.
-    pub(super) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Limiter { done_at: now }
     }
 
     /// Lets one frame in, or says how long to wait first. A rate of 0 is no limit.
-    pub(super) fn take(&mut self, rate: u32, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn take(&mut self, rate: u32, now: Instant) -> Result<(), Duration> {
         if rate == 0 {
             return Ok(());
         }

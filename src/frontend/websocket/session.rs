@@ -9,6 +9,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::task::{coop, yield_now};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -17,18 +18,14 @@ use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::WebSocket;
 use tracing::debug;
 
-use super::Wish;
 use super::frame::{Opcode, frame};
 use super::io::{Io, websocket};
-use super::limits::Limiter;
-use super::talk::{Dialect, Inbound, Talk};
 use super::watch::{Times, Verdict, Watch};
-use crate::auth::{AuthError, Identity};
 use crate::drain::DrainSlot;
-use crate::frontend::{FrontendState, Taken};
-use crate::metrics::Open;
+use crate::frontend::{FrontendState, Socket};
+use crate::metrics::{Kind, Open};
 use crate::relay::close::CloseReason;
-use crate::relay::entry::RoomName;
+use crate::relay::outlet::Outlet;
 
 /// For the closing bytes to go out, and again for the client to answer them. Clients that do are
 /// quick; the others are gone or don't care.
@@ -45,9 +42,55 @@ const PROTOCOL_ERROR: u16 = 1002;
 /// Stands in metrics for a socket that ended before our closing bytes were out.
 const ABNORMAL: u16 = 1006;
 
-struct Session {
+/// A frame that carries something for us.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Inbound<'a> {
+    /// Text.
+    Text(&'a str),
+    /// Bytes.
+    Binary(&'a [u8]),
+    /// Answered already.
+    Ping,
+}
+
+/// What is spoken over a socket: the part of a front end that the loop calls. What it wants to say
+/// goes through its outlet.
+pub(crate) trait Dialogue: Send + 'static {
+    /// The node's front ends.
+    fn state(&self) -> &Arc<FrontendState>;
+
+    /// The way out. Whoever closes it ends the socket.
+    fn outlet(&self) -> &Arc<Outlet>;
+
+    /// Waits until the client may be listened to. Dropped and asked again at any time.
+    fn ready(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Takes one frame in.
+    fn on_frame(&mut self, frame: Inbound<'_>, now: Instant);
+
+    /// Looks after deadlines of its own, and says when the next one is.
+    fn check(&mut self, now: Instant) -> Option<Instant>;
+
+    /// Whether a deadline has come nearer since the last [`Dialogue::check`].
+    fn reschedules(&self) -> bool {
+        false
+    }
+
+    /// Says that the node drains, and that the client should come back after so many milliseconds.
+    fn say_bye(&mut self, retry_ms: u64);
+
+    /// Waits until no publish is in flight.
+    fn settled(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// How often the client is pinged, and how long it may be silent.
+    fn times(&self) -> Times {
+        Times::from(&self.state().settings)
+    }
+}
+
+struct Session<D> {
     ws: WebSocket<Io>,
-    talk: Talk,
+    talk: D,
     watch: Watch,
     _open: Open,
 }
@@ -78,44 +121,22 @@ enum End {
     Drain(u64),
 }
 
-/// Runs a socket whose handshake is answered, to its end.
-pub(super) fn run(
-    state: Arc<FrontendState>,
-    room: RoomName,
-    wish: Wish,
-    dialect: Dialect,
-    who: Result<Identity, AuthError>,
-    taken: Taken,
+/// Runs a socket whose handshake is answered, to its end. What came with the handshake is
+/// `read_ahead`; a message has at most `max_frame` bytes.
+pub(crate) fn run<D: Dialogue>(
+    socket: Socket,
+    read_ahead: Bytes,
+    max_frame: usize,
+    kind: Kind,
+    talk: D,
 ) -> BoxFuture<'static, ()> {
-    let Taken {
-        socket,
-        read_ahead,
-        peer,
-    } = taken;
-    debug!(?peer, %room, ?dialect, "socket opened");
-    let slot = state.drain.register();
-    let open = state.metrics.opened(dialect.kind());
-    let connection = state.relay().connect(socket.wire(), dialect.format());
-    let outlet = connection.outlet().clone();
-    let now = Instant::now();
-    let max_frame = state.settings.max_frame;
-    let mut talk = Talk {
-        session: state.people.session(connection, Identity::nobody()),
-        state,
-        room,
-        wish,
-        dialect,
-        limiter: Limiter::new(now),
-        asides: None,
-        pending: None,
-        listens: false,
-        deadline: None,
-    };
-    talk.admit(who, now);
+    let slot = talk.state().drain.register();
+    let open = talk.state().metrics.opened(kind);
+    let outlet = talk.outlet().clone();
     let session = Session {
         ws: websocket(socket, outlet, read_ahead, max_frame),
         talk,
-        watch: Watch::new(now),
+        watch: Watch::new(Instant::now()),
         _open: open,
     };
     Box::pin(live(session, slot))
@@ -126,10 +147,10 @@ pub(super) fn run(
     clippy::manual_async_fn,
     reason = "an async fn holds its arguments twice"
 )]
-fn live(mut session: Session, slot: DrainSlot) -> impl Future<Output = ()> + Send {
+fn live<D: Dialogue>(mut session: Session<D>, slot: DrainSlot) -> impl Future<Output = ()> + Send {
     async move {
         let session = &mut session;
-        let outlet = session.talk.connection().outlet().clone();
+        let outlet = session.talk.outlet().clone();
         let mut closed = pin!(outlet.closed());
         let mut told = pin!(slot.told());
         let mut timer = pin!(sleep_until(session.next_check()));
@@ -157,6 +178,9 @@ fn live(mut session: Session, slot: DrainSlot) -> impl Future<Output = ()> + Sen
                 Step::Idle => {}
                 Step::End(end) => break end,
             }
+            if session.talk.reschedules() {
+                timer.as_mut().reset(session.next_check());
+            }
             tokio::select! {
                 biased;
                 reason = &mut closed => break End::Closed(reason),
@@ -173,7 +197,7 @@ fn live(mut session: Session, slot: DrainSlot) -> impl Future<Output = ()> + Sen
     }
 }
 
-impl Session {
+impl<D: Dialogue> Session<D> {
     /// Reads one frame and does what it asks for.
     fn read_frame(&mut self) -> Step {
         let message = match self.ws.read() {
@@ -235,9 +259,9 @@ impl Session {
     /// Looks after a silent client. Says when to look again.
     fn next_check(&mut self) -> Instant {
         let now = Instant::now();
-        self.talk.check(now);
-        let outlet = self.talk.connection().outlet();
-        let times = Times::from(&self.talk.state.settings);
+        let deadline = self.talk.check(now);
+        let outlet = self.talk.outlet();
+        let times = self.talk.times();
         let then = match self.watch.check(now, outlet.is_blocked(), times) {
             Verdict::Wait(then) => then,
             Verdict::Ping(then) => {
@@ -249,7 +273,7 @@ impl Session {
                 now + CLOSING
             }
         };
-        match self.talk.deadline {
+        match deadline {
             Some(deadline) if deadline > now => then.min(deadline),
             _ => then,
         }
@@ -265,12 +289,12 @@ impl Session {
             End::Closed(reason) => Some(reason),
             other => {
                 match other {
-                    End::Gone => self.talk.close(CloseReason::Gone),
-                    End::Broken(reason) => self.talk.close(reason),
+                    End::Gone => self.talk.outlet().close(CloseReason::Gone),
+                    End::Broken(reason) => self.talk.outlet().close(reason),
                     End::Drain(retry_ms) => {
                         self.talk.say_bye(retry_ms);
-                        let _ = timeout(SETTLING, self.talk.connection().settled()).await;
-                        self.talk.close(CloseReason::Drain);
+                        let _ = timeout(SETTLING, self.talk.settled()).await;
+                        self.talk.outlet().close(CloseReason::Drain);
                     }
                     End::Closing | End::Closed(_) => {}
                 }
@@ -278,8 +302,8 @@ impl Session {
             }
         };
         let code = reason.as_ref().map_or(ABNORMAL, CloseReason::code);
-        self.talk.state.metrics.closed(code);
-        debug!(room = %self.talk.room, code, "socket closed");
+        self.talk.state().metrics.closed(code);
+        debug!(code, "socket closed");
         if linger && reason.as_ref() != Some(&CloseReason::Gone) {
             let _ = timeout(CLOSING, self.last_words(healthy)).await;
         }
@@ -324,5 +348,11 @@ impl Session {
     }
 }
 
+/// Bytes of the loop's future.
 #[cfg(test)]
-mod tests;
+pub(crate) fn size_of_loop<D: Dialogue>() -> usize {
+    fn size_of_output<T, F: FnOnce(Session<D>, DrainSlot) -> T, D: Dialogue>(_: F) -> usize {
+        size_of::<T>()
+    }
+    size_of_output(live::<D>)
+}

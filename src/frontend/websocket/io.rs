@@ -21,8 +21,8 @@ const READ_BUFFER: usize = 512;
 const READ_TURN: usize = 64 * 1024;
 
 /// The socket one way, the outlet the other.
-pub(super) struct Io {
-    pub(super) socket: Socket,
+pub(crate) struct Io {
+    pub(crate) socket: Socket,
     outlet: Arc<Outlet>,
     /// What came with the handshake.
     read_ahead: Bytes,
@@ -33,7 +33,7 @@ pub(super) struct Io {
 }
 
 /// A server's WebSocket on a socket whose handshake is done.
-pub(super) fn websocket(
+pub(crate) fn websocket(
     socket: Socket,
     outlet: Arc<Outlet>,
     read_ahead: Bytes,
@@ -57,14 +57,14 @@ pub(super) fn websocket(
 
 impl Io {
     /// Ends a turn: whether it ended for lack of budget, so that there may be more to read.
-    pub(super) fn end_turn(&mut self) -> bool {
+    pub(crate) fn end_turn(&mut self) -> bool {
         let spent = self.budget == 0;
         self.budget = READ_TURN;
         spent
     }
 
     /// Whether anything came since this was asked last, complete or not.
-    pub(super) fn take_received(&mut self) -> bool {
+    pub(crate) fn take_received(&mut self) -> bool {
         std::mem::take(&mut self.received)
     }
 }

@@ -11,13 +11,13 @@ const NEVER: Duration = Duration::from_secs(24 * 3600);
 
 /// The settings that matter here.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Times {
+pub(crate) struct Times {
     /// Silence before a ping; zero is never.
-    ping: Duration,
+    pub(crate) ping: Duration,
     /// Silence after it before the end.
-    pong: Duration,
+    pub(crate) pong: Duration,
     /// How long a client may send no data.
-    idle: Option<Duration>,
+    pub(crate) idle: Option<Duration>,
 }
 
 impl From<&Settings> for Times {
@@ -32,7 +32,7 @@ impl From<&Settings> for Times {
 
 /// What to do when the timer went off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// Nothing, until then.
     Wait(Instant),
     /// Ping, and then nothing until then.
@@ -43,7 +43,7 @@ pub(super) enum Verdict {
 
 /// What is known of a client's silence.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(crate) struct Watch {
     /// When anything came last.
     received: Instant,
     /// When data came last.
@@ -53,7 +53,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Watch {
             received: now,
             data: now,
@@ -62,19 +62,19 @@ impl Watch {
     }
 
     /// Anything came: the client lives.
-    pub(super) fn on_received(&mut self, now: Instant) {
+    pub(crate) fn on_received(&mut self, now: Instant) {
         self.received = now;
         self.pinged = None;
     }
 
     /// A data frame came.
-    pub(super) fn on_data(&mut self, now: Instant) {
+    pub(crate) fn on_data(&mut self, now: Instant) {
         self.data = now;
     }
 
     /// `blocked` says that what we send stays with us. Then a ping may not even have left, and the
     /// slow time-out is what counts.
-    pub(super) fn check(&mut self, now: Instant, blocked: bool, times: Times) -> Verdict {
+    pub(crate) fn check(&mut self, now: Instant, blocked: bool, times: Times) -> Verdict {
         let idle_at = self.data + times.idle.unwrap_or(NEVER);
         if times.idle.is_some() && now >= idle_at {
             return Verdict::Over("nothing was sent for too long");

@@ -17,7 +17,7 @@ const FIN: u8 = 0x80;
 /// What a frame is (RFC 6455, 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Opcode {
+pub(crate) enum Opcode {
     Text = 0x1,
     Binary = 0x2,
     Close = 0x8,
@@ -25,16 +25,22 @@ pub(super) enum Opcode {
 }
 
 /// One whole frame.
-pub(super) fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {
-    let length = payload.len();
-    let first = FIN | opcode as u8;
+pub(crate) fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {
     // Exact, for windows hold thousands of these.
-    let header = match length {
+    let header = match payload.len() {
         0..=125 => 2,
         126..=65_535 => 4,
         _ => 10,
     };
-    let mut out = Vec::with_capacity(header + length);
+    let mut out = Vec::with_capacity(header + payload.len());
+    put_frame(&mut out, opcode, &[payload]);
+    Bytes::from(out)
+}
+
+/// Appends one whole frame, whose payload is all of these parts.
+pub(crate) fn put_frame(out: &mut Vec<u8>, opcode: Opcode, parts: &[&[u8]]) {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let first = FIN | opcode as u8;
     match (u8::try_from(length), u16::try_from(length)) {
         (Ok(short @ 0..=125), _) => out.extend_from_slice(&[first, short]),
         (_, Ok(medium)) => {
@@ -46,12 +52,11 @@ pub(super) fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {
             out.extend_from_slice(&(length as u64).to_be_bytes());
         }
     }
-    out.extend_from_slice(payload);
-    Bytes::from(out)
+    parts.iter().for_each(|part| out.extend_from_slice(part));
 }
 
 /// Any bytes: text if they are UTF-8, so that a browser gets a string, else binary.
-pub(super) fn data(payload: &[u8]) -> Bytes {
+pub(crate) fn data(payload: &[u8]) -> Bytes {
     match std::str::from_utf8(payload) {
         Ok(_) => frame(Opcode::Text, payload),
         Err(_) => frame(Opcode::Binary, payload),
@@ -59,7 +64,7 @@ pub(super) fn data(payload: &[u8]) -> Bytes {
 }
 
 /// The close frame; empty after the client closed, as its own frame is answered already.
-pub(super) fn close(reason: &CloseReason) -> Bytes {
+pub(crate) fn close(reason: &CloseReason) -> Bytes {
     if *reason == CloseReason::Gone {
         return Bytes::new();
     }

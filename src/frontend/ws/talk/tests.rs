@@ -6,7 +6,9 @@ use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::*;
@@ -36,6 +38,7 @@ fn node(change: impl FnOnce(&mut Settings)) -> Node {
         default_room: room(),
         max_frame: 64 * 1024,
         max_fields: 64,
+        raw_inbox: false,
         frame_rate: 0,
         ping: Duration::from_secs(25),
         pong: Duration::from_secs(10),
@@ -43,6 +46,7 @@ fn node(change: impl FnOnce(&mut Settings)) -> Node {
         allowed_origins: Default::default(),
         history_limit: 100,
         sse_heartbeat: Duration::from_secs(15),
+        stomp: crate::frontend::stomp::Settings::default(),
     };
     change(&mut settings);
     Node {
@@ -430,9 +434,6 @@ async fn silence_is_pinged_and_then_closed() {
 
 #[test]
 fn idle_sockets_are_small() {
-    fn size_of_output<T, F: FnOnce(Session, DrainSlot) -> T>(_: F) -> usize {
-        size_of::<T>()
-    }
-    let future = size_of_output(live);
+    let future = websocket::size_of_loop::<Talk>();
     assert!(future <= 1_280, "{future} bytes");
 }
