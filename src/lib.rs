@@ -16,6 +16,8 @@ pub mod api;
 pub mod frontend;
 pub mod ops;
 
+mod web;
+
 pub mod bench;
 pub mod cli;
 pub mod config;

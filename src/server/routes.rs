@@ -14,6 +14,7 @@ use crate::frontend::{
     self, ApiError, FrontendState, SocketQuery, room_at_root, room_of, wants_events, wants_socket,
 };
 use crate::ops;
+use crate::web;
 
 const WELCOME: &str = "\
 This is tailcast: every room is a Redis stream, and whoever is in it gets every entry, in order.
@@ -30,6 +31,7 @@ This is tailcast: every room is a Redis stream, and whoever is in it gets every 
 pub fn router(state: Arc<FrontendState>) -> Router {
     Router::new()
         .route("/", get(root))
+        .route("/assets/{name}", get(web::asset))
         .route("/rooms", get(api::people::rooms))
         .route("/rooms/{room}", get(room).post(api::publish::to_room))
         .route("/rooms/{room}/presence", get(api::people::presence))
@@ -68,6 +70,9 @@ async fn root(
         let query = SocketQuery::of(&parts.uri)?;
         let room = room_at_root(&query, &state.settings)?;
         return frontend::socket(state, &mut parts, query, room).await;
+    }
+    if web::wants_page(&parts.headers) {
+        return Ok(web::page(&parts.headers));
     }
     let host = parts
         .headers

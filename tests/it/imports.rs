@@ -60,6 +60,7 @@ const RULES: &[(&str, &[&str])] = &[
         "ops",
         &["ops", "frontend", "people", "relay", "metrics", "drain"],
     ),
+    ("web", &["web", "frontend"]),
     ("bench", &["bench", "relay", "frontend"]),
 ];
 

@@ -15,6 +15,7 @@ mod harness;
 mod homepage;
 mod imports;
 mod js_client;
+mod page;
 mod people;
 mod presence_sim;
 mod simulation;
