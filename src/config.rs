@@ -198,6 +198,10 @@ pub struct Config {
     pub stomp_max_frame: usize,
     /// Names of STOMP destinations.
     pub stomp_alias: Aliases,
+    /// Where SockJS's iframe page loads its library from; empty is no such page.
+    pub sockjs_client: String,
+    /// Whether SockJS sessions get a cookie.
+    pub sockjs_cookie: bool,
     /// Filter of the log, as `EnvFilter` takes it.
     pub log: String,
     /// How log lines look.
@@ -439,6 +443,8 @@ impl Reader<'_> {
             }),
             stomp_max_frame: self.number("stomp-max-frame"),
             stomp_alias: self.read("stomp-alias", |text, _| text.parse()),
+            sockjs_client: self.read("sockjs-client", |text, _| sockjs_client(text)),
+            sockjs_cookie: self.read("sockjs-cookie", |text, _| value::switch(text)),
             log: self.read("log", log_filter),
             log_format: self.choice(
                 "log-format",
@@ -494,6 +500,14 @@ impl Reader<'_> {
         for (name, what) in auth::together(config, filled) {
             self.complain(name, what);
         }
+    }
+}
+
+fn sockjs_client(text: &str) -> Result<String, String> {
+    let is_url = text.is_empty() || text.starts_with("https://") || text.starts_with('/');
+    match is_url && !text.contains(['"', '<', '>', ' ']) {
+        true => Ok(text.to_owned()),
+        false => Err("is no address of a script; write https://HOST/PATH or /PATH".to_owned()),
     }
 }
 

@@ -33,6 +33,7 @@ mod origin;
 #[allow(dead_code, reason = "front ends over it follow")]
 pub(crate) mod record;
 mod socket;
+pub mod sockjs;
 mod sse;
 pub mod stomp;
 mod takeover;
@@ -70,6 +71,8 @@ pub struct Settings {
     pub history_limit: usize,
     /// How often server-sent events get a comment, which keeps proxies from giving up.
     pub sse_heartbeat: Duration,
+    /// Those of SockJS.
+    pub sockjs: sockjs::Options,
     /// Those of STOMP.
     pub stomp: stomp::Settings,
 }
@@ -89,6 +92,7 @@ impl Settings {
             allowed_origins: Origins::default(),
             history_limit: 1_000,
             sse_heartbeat: Duration::from_secs(15),
+            sockjs: sockjs::Options::default(),
             stomp: stomp::Settings::default(),
         }
     }
@@ -248,6 +252,12 @@ pub(crate) async fn socket(
     let who = identify::socket(&state, parts).await?;
     let accepted = ws::upgrade(state, &parts.headers, &query, room, who)?;
     Ok(takeover::leave_http(parts, accepted.head, accepted.run).await)
+}
+
+/// STOMP over SockJS.
+pub(crate) fn sockjs_endpoint(state: &Arc<FrontendState>) -> Arc<sockjs::Endpoint<stomp::Stomp>> {
+    let service = stomp::Stomp::new(state.clone());
+    sockjs::Endpoint::new(service, state.settings.sockjs.clone())
 }
 
 /// Answers a request for a WebSocket that speaks STOMP.

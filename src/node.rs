@@ -305,6 +305,11 @@ fn frontend_settings(config: &Config) -> Result<frontend::Settings> {
         },
         history_limit: config.history_limit,
         sse_heartbeat: config.sse_heartbeat.unwrap_or(NEVER),
+        sockjs: frontend::sockjs::Options {
+            client: config.sockjs_client.clone(),
+            cookie: config.sockjs_cookie,
+            ..frontend::sockjs::Options::default()
+        },
         stomp: frontend::stomp::Settings {
             aliases: config.stomp_alias.clone(),
             max_frame: config.stomp_max_frame,

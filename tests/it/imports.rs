@@ -43,6 +43,30 @@ const RULES: &[(&str, &[&str])] = &[
             "drain",
         ],
     ),
+    (
+        "frontend/sockjs",
+        &[
+            "frontend::sockjs",
+            "frontend",
+            "people",
+            "auth",
+            "relay",
+            "metrics",
+            "drain",
+        ],
+    ),
+    (
+        "frontend/stomp",
+        &[
+            "frontend::stomp",
+            "frontend",
+            "people",
+            "auth",
+            "relay",
+            "metrics",
+            "drain",
+        ],
+    ),
     ("frontend/record", &["frontend", "relay"]),
     (
         "frontend",
@@ -63,6 +87,9 @@ const RULES: &[(&str, &[&str])] = &[
     ("web", &["web", "frontend"]),
     ("bench", &["bench", "relay", "frontend"]),
 ];
+
+/// Those that know nothing of each other.
+const FRONT_ENDS: [&str; 4] = ["ws", "sse", "sockjs", "stomp"];
 
 /// The only ones that know the configuration.
 const KNOW_CONFIG: [&str; 4] = ["config", "cli", "node", "main"];
@@ -121,7 +148,7 @@ fn imports(text: &str) -> Vec<String> {
                 continue;
             };
             let second = segments.next().filter(|_| first == "frontend");
-            let second = second.filter(|second| ["ws", "sse"].contains(second));
+            let second = second.filter(|second| FRONT_ENDS.contains(second));
             found.push(match second {
                 Some(second) => format!("{first}::{second}"),
                 None => first.to_owned(),
