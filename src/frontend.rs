@@ -21,16 +21,16 @@ use crate::people::{self, People};
 use crate::relay::entry::{RoomName, RoomNameError};
 use crate::relay::hub::Relay;
 
-#[allow(dead_code, reason = "front ends over it follow")]
 pub(crate) mod carrier;
 mod error;
+mod forward;
 pub(crate) mod identify;
 pub(crate) mod json;
 pub(crate) mod moderation;
 mod origin;
-#[allow(dead_code, reason = "front ends over it follow")]
 pub(crate) mod record;
 mod socket;
+pub mod socketio;
 mod sse;
 mod takeover;
 #[allow(unused_imports, reason = "front ends over it follow")]
@@ -65,6 +65,8 @@ pub struct Settings {
     pub history_limit: usize,
     /// How often server-sent events get a comment, which keeps proxies from giving up.
     pub sse_heartbeat: Duration,
+    /// Those of Socket.IO.
+    pub socketio: socketio::Settings,
 }
 
 impl Settings {
@@ -81,6 +83,7 @@ impl Settings {
             allowed_origins: Origins::default(),
             history_limit: 1_000,
             sse_heartbeat: Duration::from_secs(15),
+            socketio: socketio::Settings::default(),
         }
     }
 }
@@ -97,6 +100,8 @@ pub struct FrontendState {
     pub metrics: Metrics,
     /// Tells when this node goes away.
     pub drain: Drain,
+    /// What Socket.IO's sessions share.
+    pub(crate) socketio: socketio::Sessions,
 }
 
 impl FrontendState {
@@ -108,6 +113,7 @@ impl FrontendState {
             settings,
             metrics: Metrics::default(),
             drain: Drain::default(),
+            socketio: socketio::Sessions::default(),
         })
     }
 

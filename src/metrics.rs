@@ -19,6 +19,10 @@ pub(crate) enum Kind {
     WsJson,
     /// Server-sent events.
     Sse,
+    /// Socket.IO over a WebSocket.
+    Socketio,
+    /// Socket.IO by polling.
+    SocketioPolling,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -116,6 +120,8 @@ impl Metrics {
             Kind::WsRaw => "ws_raw",
             Kind::WsJson => "ws_json",
             Kind::Sse => "sse",
+            Kind::Socketio => "socketio",
+            Kind::SocketioPolling => "socketio_polling",
         };
         let gauge = self.sockets.get_or_create_owned(&KindLabel { kind });
         gauge.inc();

@@ -227,6 +227,39 @@ impl People {
         Ok(self.shared.nodes.borrow().living.clone())
     }
 
+    /// This process's name, which others know it by as long as it lives.
+    pub fn process(&self) -> &str {
+        &self.shared.process
+    }
+
+    /// The address of a living process, as it says itself. One that is not known yet, as it may
+    /// have begun just now, is waited for until the next beat.
+    pub async fn address_of(&self, process: &str) -> Option<String> {
+        let mut nodes = self.shared.nodes.subscribe();
+        if let Some(address) = status_of(&nodes.borrow_and_update(), process) {
+            return Some(address);
+        }
+        let known = async {
+            let _ = nodes.changed().await;
+            status_of(&nodes.borrow(), process)
+        };
+        timeout(self.shared.settings.lease, known).await.ok()?
+    }
+
+    /// How many nodes live, and how many connections they have together, as of the last beat.
+    pub fn crowd(&self) -> (usize, u64) {
+        let nodes = self.shared.nodes.borrow();
+        let statuses = nodes.living.iter().filter_map(|(_, status)| status_in(status));
+        let connections = statuses.filter_map(|status| status.get("sockets")?.as_u64());
+        (nodes.living.len(), connections.sum())
+    }
+
+    /// A secret that all nodes share, made by the first that asks.
+    pub async fn secret(&self) -> Result<Bytes, LogError> {
+        let made: [u8; 32] = rand::random();
+        self.shared.board.secret(Bytes::copy_from_slice(&made)).await
+    }
+
     /// Whether this identity has all rights where nobody is checked at all.
     fn trusts_everybody(&self, identity: &Identity) -> bool {
         identity.expires().is_none() && identity.rights(&RoomName::audit()).has(Right::Moderate)
@@ -249,4 +282,17 @@ impl People {
             Refusal::Log(health.err().unwrap_or_else(unknown))
         })
     }
+}
+
+/// What a node says of itself.
+fn status_in(status: &Bytes) -> Option<serde_json::Value> {
+    serde_json::from_slice(status).ok()
+}
+
+/// The address of a process among the living.
+fn status_of(nodes: &super::Nodes, process: &str) -> Option<String> {
+    let mut statuses = nodes.living.iter().filter_map(|(_, status)| status_in(status));
+    let status = statuses.find(|status| status.get("process").is_some_and(|p| *p == process))?;
+    let address = status.get("address")?.as_str()?;
+    Some(address.to_owned()).filter(|address| !address.is_empty())
 }

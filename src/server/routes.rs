@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 
 use crate::api;
 use crate::frontend::{
@@ -40,6 +40,7 @@ pub fn router(state: Arc<FrontendState>) -> Router {
         )
         .route("/publish", post(api::many::publish_to_many))
         .route("/nodes", get(api::people::nodes))
+        .merge(socketio(&state))
         .route("/health/live", get(ops::live))
         .route("/health/ready", get(ops::ready))
         .route("/metrics", get(ops::metrics))
@@ -47,6 +48,14 @@ pub fn router(state: Arc<FrontendState>) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(state.clone(), around))
         .with_state(state)
+}
+
+/// Socket.IO, with a slash at its path's end and without.
+fn socketio(state: &FrontendState) -> Router<Arc<FrontendState>> {
+    let path = state.settings.socketio.path.trim_end_matches('/');
+    Router::new()
+        .route(&format!("{path}/"), any(frontend::socketio::request::handle))
+        .route(path, any(frontend::socketio::request::handle))
 }
 
 async fn root(

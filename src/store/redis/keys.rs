@@ -94,6 +94,11 @@ impl Keys {
         self.own(&format!("reactions:{room}"))
     }
 
+    /// The secret that all nodes share: a string.
+    pub(super) fn secret(&self) -> String {
+        self.own("secret")
+    }
+
     /// A room's channel.
     pub(super) fn live(&self, room: &RoomName) -> String {
         self.own(&format!("live:{room}"))
