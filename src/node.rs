@@ -218,7 +218,10 @@ fn people_settings(config: &Config) -> people::Settings {
         presence_limit: config.presence_limit,
         notices: config.notices,
         rates: config.rates.clone(),
-        address: config.advertise.clone().unwrap_or_else(|| own_address(config)),
+        address: config
+            .advertise
+            .clone()
+            .unwrap_or_else(|| own_address(config)),
         ..people::Settings::default()
     }
 }

@@ -31,9 +31,11 @@ impl Reader<'_> {
 fn path(text: &str) -> Result<String, String> {
     let path = text.trim_end_matches('/');
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '~');
-    let is_taken = ["/rooms", "/users", "/nodes", "/health", "/metrics", "/publish"]
-        .iter()
-        .any(|other| path == *other || path.starts_with(&format!("{other}/")));
+    let is_taken = [
+        "/rooms", "/users", "/nodes", "/health", "/metrics", "/publish",
+    ]
+    .iter()
+    .any(|other| path == *other || path.starts_with(&format!("{other}/")));
     if is_taken {
         return Err("is a path of ours already; write another, as in /socket.io".to_owned());
     }
@@ -69,7 +71,16 @@ mod tests {
             assert_eq!(advertise(good), Ok(Some(good.to_owned())));
         }
         assert_eq!(advertise(""), Ok(None));
-        for bad in ["node", "node:", "node:0", ":80", "a b:80", "::1:80", "http://a:80", "node:99999"] {
+        for bad in [
+            "node",
+            "node:",
+            "node:0",
+            ":80",
+            "a b:80",
+            "::1:80",
+            "http://a:80",
+            "node:99999",
+        ] {
             assert!(advertise(bad).is_err(), "{bad}");
         }
     }

@@ -103,7 +103,12 @@ impl Hop {
         }
         // Whether a page may read it is said by the node that it asked.
         let is_cors = |name: &HeaderName| name.as_str().starts_with("access-control-");
-        let cors: Vec<HeaderName> = head.headers.keys().filter(|n| is_cors(n)).cloned().collect();
+        let cors: Vec<HeaderName> = head
+            .headers
+            .keys()
+            .filter(|n| is_cors(n))
+            .cloned()
+            .collect();
         for name in cors {
             head.headers.remove(name);
         }
@@ -152,11 +157,7 @@ impl Hop {
     }
 
     /// The same request, for that node, marked.
-    fn rewritten(
-        &self,
-        parts: &Parts,
-        body: Bytes,
-    ) -> Result<Request<Full<Bytes>>, ForwardError> {
+    fn rewritten(&self, parts: &Parts, body: Bytes) -> Result<Request<Full<Bytes>>, ForwardError> {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let uri: Uri = path.parse().map_err(axum::http::Error::from)?;
         let mut request = Request::builder().method(parts.method.clone()).uri(uri);

@@ -249,7 +249,10 @@ impl People {
     /// How many nodes live, and how many connections they have together, as of the last beat.
     pub fn crowd(&self) -> (usize, u64) {
         let nodes = self.shared.nodes.borrow();
-        let statuses = nodes.living.iter().filter_map(|(_, status)| status_in(status));
+        let statuses = nodes
+            .living
+            .iter()
+            .filter_map(|(_, status)| status_in(status));
         let connections = statuses.filter_map(|status| status.get("sockets")?.as_u64());
         (nodes.living.len(), connections.sum())
     }
@@ -257,7 +260,10 @@ impl People {
     /// A secret that all nodes share, made by the first that asks.
     pub async fn secret(&self) -> Result<Bytes, LogError> {
         let made: [u8; 32] = rand::random();
-        self.shared.board.secret(Bytes::copy_from_slice(&made)).await
+        self.shared
+            .board
+            .secret(Bytes::copy_from_slice(&made))
+            .await
     }
 
     /// Whether this identity has all rights where nobody is checked at all.
@@ -291,7 +297,10 @@ fn status_in(status: &Bytes) -> Option<serde_json::Value> {
 
 /// The address of a process among the living.
 fn status_of(nodes: &super::Nodes, process: &str) -> Option<String> {
-    let mut statuses = nodes.living.iter().filter_map(|(_, status)| status_in(status));
+    let mut statuses = nodes
+        .living
+        .iter()
+        .filter_map(|(_, status)| status_in(status));
     let status = statuses.find(|status| status.get("process").is_some_and(|p| *p == process))?;
     let address = status.get("address")?.as_str()?;
     Some(address.to_owned()).filter(|address| !address.is_empty())

@@ -54,7 +54,10 @@ pub fn router(state: Arc<FrontendState>) -> Router {
 fn socketio(state: &FrontendState) -> Router<Arc<FrontendState>> {
     let path = state.settings.socketio.path.trim_end_matches('/');
     Router::new()
-        .route(&format!("{path}/"), any(frontend::socketio::request::handle))
+        .route(
+            &format!("{path}/"),
+            any(frontend::socketio::request::handle),
+        )
         .route(path, any(frontend::socketio::request::handle))
 }
 

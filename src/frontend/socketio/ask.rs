@@ -114,11 +114,7 @@ impl Client {
     }
 
     fn answer(&self, at: usize, frame: Bytes) {
-        self.spaces[at]
-            .session
-            .connection()
-            .outlet()
-            .send(frame);
+        self.spaces[at].session.connection().outlet().send(frame);
     }
 
     fn on_join(&mut self, at: usize, args: &Args<'_>, reply: &Reply) -> Result<(), Refused> {
@@ -172,13 +168,7 @@ impl Client {
         self.join(at, room, join, reply.clone())
     }
 
-    fn join(
-        &mut self,
-        at: usize,
-        room: RoomName,
-        join: Join,
-        reply: Reply,
-    ) -> Result<(), Refused> {
+    fn join(&mut self, at: usize, room: RoomName, join: Join, reply: Reply) -> Result<(), Refused> {
         let space = &mut self.spaces[at];
         let (done, joined) = tokio::sync::oneshot::channel();
         let (lane, name) = (space.lane.clone(), room.clone());
@@ -323,7 +313,9 @@ impl Client {
         whole: &Whole,
     ) -> Result<Entry, Refused> {
         if name.len() > NAME_MAX {
-            return Err(bad(&format!("an event's name has at most {NAME_MAX} bytes")));
+            return Err(bad(&format!(
+                "an event's name has at most {NAME_MAX} bytes"
+            )));
         }
         let rest = args.rest();
         if !super::packet::placeholders_fit(&rest, whole.attachments.len()) {

@@ -56,7 +56,6 @@ pub(super) enum Resumed {
 /// One client.
 pub(super) struct Client {
     pub(super) state: Arc<FrontendState>,
-    pub(super) carrier: Arc<Carrier>,
     pub(super) hello: Box<Hello>,
     /// The first one's connection is the transport's own, and so stays to the end.
     pub(super) spaces: SmallVec<[Space; 1]>,
@@ -71,7 +70,7 @@ pub(super) struct Client {
 
 impl Client {
     /// A client that has said hello, and goes by this carrier.
-    pub(super) fn new(state: Arc<FrontendState>, carrier: Arc<Carrier>, hello: Hello) -> Self {
+    pub(super) fn new(state: Arc<FrontendState>, carrier: &Arc<Carrier>, hello: Hello) -> Self {
         let now = Instant::now();
         let lane = carrier.lane(Stamp {
             is_main: true,
@@ -86,7 +85,6 @@ impl Client {
         };
         Client {
             state,
-            carrier,
             hello: Box::new(hello),
             spaces: SmallVec::from_iter([Space::new(session, lane)]),
             pending: None,

@@ -134,7 +134,7 @@ impl Client {
     /// A place for a namespace: the transport's own, if nobody has it.
     fn space_for(&mut self, namespace: &str, identity: Identity) -> usize {
         if self.spaces[0].phase != Phase::Unused {
-            let lane = self.carrier.lane(Stamp::default());
+            let lane = self.spaces[0].lane.carrier().lane(Stamp::default());
             let connection = self.state.relay().connect(lane.clone(), &FORMAT);
             let session = self.state.people.session(connection, Identity::nobody());
             self.spaces.push(Space::new(session, lane));
@@ -192,7 +192,11 @@ impl Client {
         signer: &Signer,
     ) -> Result<Plan, Refused> {
         let query = &self.hello.query;
-        let presence = switch(auth.presence.as_ref(), query.presence.as_deref(), "presence")?;
+        let presence = switch(
+            auth.presence.as_ref(),
+            query.presence.as_deref(),
+            "presence",
+        )?;
         let home = &self.state.settings.default_room;
         if let Some(mut plan) = recovery(namespace, auth, identity, signer, presence) {
             let is_home = matches!(plan.rooms.as_slice(), [only] if only.room == *home);

@@ -193,7 +193,12 @@ mod tests {
         check(&["a"], Some("3-1"), None, &[("a", "5-0")]);
         check(&["a"], Some("zzzzzz;;9-0 b"), None, &[("a", "5-0")]);
         check(&["a"], Some("nonsense"), None, &[("a", "5-0")]);
-        check(&["a", "b"], Some("7-1"), None, &[("a", "5-0"), ("b", "5-0")]);
+        check(
+            &["a", "b"],
+            Some("7-1"),
+            None,
+            &[("a", "5-0"), ("b", "5-0")],
+        );
         check(
             &["a", "b"],
             Some("abcdef;;7-1,8-0"),

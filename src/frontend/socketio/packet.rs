@@ -282,7 +282,13 @@ pub(crate) fn fuzz(text: &str) {
     if let Ok(packet) = parse(text) {
         assert!(packet.attachments <= ATTACHMENTS_MAX);
         assert!(packet.namespace.starts_with('/') && packet.namespace.len() <= NAMESPACE_MAX);
-        let head = head(packet.kind, false, packet.attachments, packet.namespace, packet.ack);
+        let head = head(
+            packet.kind,
+            false,
+            packet.attachments,
+            packet.namespace,
+            packet.ack,
+        );
         let again = head + packet.json;
         let again = parse(&again[1..]).ok();
         assert_eq!(again, Some(packet));

@@ -196,7 +196,10 @@ mod tests {
             frame(Opcode::Text, b"2"),
             frame(Opcode::Close, &[3, 232]),
         ];
-        assert_eq!(from_frames(&frames.concat()), b"4hello\x1ebAQIDBA==\x1e2\x1e1");
+        assert_eq!(
+            from_frames(&frames.concat()),
+            b"4hello\x1ebAQIDBA==\x1e2\x1e1"
+        );
         assert_eq!(from_frames(&[]), b"");
         assert_eq!(from_frames(&[0x81]), b"");
         assert_eq!(from_frames(&[0x81, 5, b'4']), b"");

@@ -36,13 +36,7 @@ pub(super) struct Pid {
 
 /// The same as it's written.
 #[derive(Serialize, Deserialize)]
-struct Written(
-    u64,
-    String,
-    String,
-    Option<String>,
-    Vec<(String, String)>,
-);
+struct Written(u64, String, String, Option<String>, Vec<(String, String)>);
 
 /// The key that all nodes have.
 #[derive(Debug, Clone)]
@@ -92,9 +86,8 @@ impl Signer {
         if expires < now() {
             return None;
         }
-        let read = |(room, id): (String, String)| {
-            Some((RoomName::parse(&room).ok()?, id.parse().ok()?))
-        };
+        let read =
+            |(room, id): (String, String)| Some((RoomName::parse(&room).ok()?, id.parse().ok()?));
         Some(Pid {
             sid,
             namespace,

@@ -69,7 +69,7 @@ impl Polled {
         sid: &str,
     ) -> (Arc<Self>, String) {
         let carrier = Carrier::mailbox();
-        let client = Client::new(state.clone(), carrier.clone(), hello);
+        let client = Client::new(state.clone(), &carrier, hello);
         let now = Instant::now();
         let settings = &state.settings.socketio;
         let polled = Arc::new(Polled {
@@ -123,6 +123,7 @@ impl Polled {
         turn.is_done = true;
         drop(turn);
         if self.outlet.is_closing() {
+            self.state.socketio.forget(&self.key);
             self.left.notify_one();
         }
         let payload = match taken {
@@ -164,10 +165,8 @@ impl Polled {
                     let interval = self.state.settings.socketio.ping_interval;
                     self.inner().heartbeat.on_pong(now, interval);
                 }
-                Ok(Packet::Close) => {
-                    self.state.socketio.forget(&self.key);
-                    client.close(CloseReason::Gone);
-                }
+                // A request that fetches may be on its way still, and gets an answer.
+                Ok(Packet::Close) => client.close(CloseReason::Gone),
                 Ok(Packet::Ping(_) | Packet::Upgrade | Packet::Noop) => {}
                 Err(_) => return Err(self.reject("not a packet")),
             }
@@ -217,7 +216,7 @@ impl Polled {
         drop(open);
         self.state.metrics.closed(reason.code());
         self.carrier.close();
-        if reason != CloseReason::Gone {
+        if self.state.socketio.find(&self.key).is_some() {
             let _ = timeout(FAREWELL, self.left.notified()).await;
         }
         self.state.socketio.forget(&self.key);

@@ -25,7 +25,7 @@ pub(super) struct Talk {
 /// Runs a session that begins with a WebSocket, to its end.
 pub(super) async fn run(state: Arc<FrontendState>, hello: Hello, sid: String, taken: Taken) {
     let carrier = Carrier::over(taken.socket.wire());
-    let client = Client::new(state.clone(), carrier, hello);
+    let client = Client::new(state.clone(), &carrier, hello);
     client.send(&opening(&state.settings.socketio, &sid, false));
     go_on(client, taken.socket, taken.read_ahead).await;
 }

@@ -155,9 +155,7 @@ impl Space {
     /// Whether its connection ended by itself, with no word to the client.
     pub(super) fn has_failed(&self) -> bool {
         let is_silent = || self.lane.with(|stamp| stamp.namespace.is_empty());
-        self.phase == Phase::Open
-            && self.session.connection().outlet().is_closing()
-            && !is_silent()
+        self.phase == Phase::Open && self.session.connection().outlet().is_closing() && !is_silent()
     }
 }
 

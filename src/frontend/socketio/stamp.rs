@@ -197,7 +197,10 @@ mod tests {
     #[test]
     fn offsets_follow_what_goes_out() {
         let mut one = stamp("/", &["a"]);
-        assert_eq!(finish(&mut one, &entry("a", 5, DRAW)), r#"42["draw",1,"5-0"]"#);
+        assert_eq!(
+            finish(&mut one, &entry("a", 5, DRAW)),
+            r#"42["draw",1,"5-0"]"#
+        );
         one.enter(room("b"), EntryId::new(4, 0));
         assert_eq!(
             finish(&mut one, &entry("b", 6, DRAW)),
@@ -208,7 +211,10 @@ mod tests {
             r#"42["tailcast:rooms",{"rooms":{"a":"5-0","b":"6-0"}},"abcdef;;5-0,6-0 b"]"#
         );
         one.leave(&room("b"));
-        assert_eq!(finish(&mut one, &entry("a", 7, DRAW)), r#"42["draw",1,"7-0"]"#);
+        assert_eq!(
+            finish(&mut one, &entry("a", 7, DRAW)),
+            r#"42["draw",1,"7-0"]"#
+        );
         // It was left when this was on its way.
         assert_eq!(finish(&mut one, &entry("b", 8, DRAW)), r#"42["draw",1]"#);
     }

@@ -277,7 +277,10 @@ mod tests {
 
     #[test]
     fn events() {
-        check(&[("event", "draw"), ("args", "[1,{\"a\":2}]")], r#""draw",1,{"a":2}"#);
+        check(
+            &[("event", "draw"), ("args", "[1,{\"a\":2}]")],
+            r#""draw",1,{"a":2}"#,
+        );
         check(&[("event", "d\"w"), ("args", " [ ] ")], r#""d\"w""#);
         // What clients could not take as an event stays an entry.
         for (event, args) in [
@@ -287,8 +290,14 @@ mod tests {
             ("draw", "[1"),
             ("draw", ""),
         ] {
-            let bytes = body(&RoomName::parse("r").unwrap(), &entry(&[("event", event), ("args", args)]));
-            assert!(Body::of(&bytes).unwrap().args.starts_with(b"\"message\""), "{event}");
+            let bytes = body(
+                &RoomName::parse("r").unwrap(),
+                &entry(&[("event", event), ("args", args)]),
+            );
+            assert!(
+                Body::of(&bytes).unwrap().args.starts_with(b"\"message\""),
+                "{event}"
+            );
         }
     }
 

@@ -12,7 +12,10 @@ fn check(text: &str, want: Option<(Kind, &str, Option<u64>, usize, &str)>) {
 fn packets() {
     use Kind::{Ack, Connect, Disconnect, Event};
     check("0", Some((Connect, "/", None, 0, "")));
-    check("0{\"token\":\"1\"}", Some((Connect, "/", None, 0, "{\"token\":\"1\"}")));
+    check(
+        "0{\"token\":\"1\"}",
+        Some((Connect, "/", None, 0, "{\"token\":\"1\"}")),
+    );
     check("0/admin,", Some((Connect, "/admin", None, 0, "")));
     check("0/admin", Some((Connect, "/admin", None, 0, "")));
     check("0/admin,{}", Some((Connect, "/admin", None, 0, "{}")));
@@ -23,7 +26,13 @@ fn packets() {
     check("30[]", Some((Ack, "/", Some(0), 0, "[]")));
     check(
         "52-/x,7[\"a\",{\"_placeholder\":true,\"num\":0}]",
-        Some((Event, "/x", Some(7), 2, "[\"a\",{\"_placeholder\":true,\"num\":0}]")),
+        Some((
+            Event,
+            "/x",
+            Some(7),
+            2,
+            "[\"a\",{\"_placeholder\":true,\"num\":0}]",
+        )),
     );
     check("61-4[{}]", Some((Ack, "/", Some(4), 1, "[{}]")));
 }
