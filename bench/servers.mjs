@@ -36,7 +36,7 @@ export const SERVERS = [
     name: 'Socket.IO',
     program: 'bench/peers/node_modules/socket.io',
     command: ({ port, redis }) => ['node', 'bench/peers/socketio.js', port, redis],
-    client: () => ['--proto', 'socketio'],
+    client: () => ['--proto', 'socketio-adapter'],
   },
   {
     name: 'NATS',

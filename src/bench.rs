@@ -25,8 +25,18 @@ use self::measure::Bench;
 pub enum Proto {
     /// Plain WebSocket, the room in the URL: tailcast, and most hand-written servers.
     Raw,
-    /// Socket.IO with its Redis Streams adapter.
+    /// JSON over WebSocket: tailcast.
+    Json,
+    /// Server-sent events.
+    Sse,
+    /// Socket.IO over WebSocket, the room in the URL: tailcast.
     Socketio,
+    /// STOMP over WebSocket: tailcast.
+    Stomp,
+    /// STOMP over SockJS over WebSocket: tailcast.
+    Sockjs,
+    /// Socket.IO with its Redis Streams adapter.
+    SocketioAdapter,
     /// NATS over WebSocket.
     Nats,
 }
@@ -51,7 +61,7 @@ pub struct BenchArgs {
     #[arg(long, value_enum, default_value = "raw")]
     pub proto: Proto,
 
-    /// Path of a socket; {room} is the room's name [default: what the protocol wants]
+    /// Path of a socket; {room} is the room's name, {socket} its number [default: what the protocol wants]
     #[arg(long)]
     pub path: Option<String>,
 

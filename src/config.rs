@@ -20,6 +20,7 @@ use tracing_subscriber::EnvFilter;
 use self::origin::{Found, Sources};
 use self::table::{Kind, Setting};
 use crate::auth::{Grants, Mode, Roles, Secret};
+use crate::frontend::stomp::Aliases;
 use crate::people::{RateError, Rates};
 use crate::relay::entry::{RESERVED_PREFIX, RoomName};
 
@@ -144,6 +145,8 @@ pub struct Config {
     pub rates: Rates,
     /// Users in a room whose names are told.
     pub presence_limit: usize,
+    /// Most rooms on the homepage; 0 is none.
+    pub homepage_rooms: usize,
     /// Whether joins and leaves become entries.
     pub notices: bool,
     /// How long a handshake may take.
@@ -188,6 +191,12 @@ pub struct Config {
     pub sse_heartbeat: Option<Duration>,
     /// Those of Socket.IO.
     pub socketio: socketio::Socketio,
+    /// Where to take STOMP over bare TCP.
+    pub stomp_listen: Vec<SocketAddr>,
+    /// Largest STOMP frame.
+    pub stomp_max_frame: usize,
+    /// Names of STOMP destinations.
+    pub stomp_alias: Aliases,
     /// Filter of the log, as `EnvFilter` takes it.
     pub log: String,
     /// How log lines look.
@@ -368,6 +377,7 @@ impl Reader<'_> {
             frame_rate: Some(self.number("frame-rate")).filter(|most| *most > 0),
             rates: self.read("rate", |text, _| rates(text)),
             presence_limit: self.number("presence-limit"),
+            homepage_rooms: self.number("homepage-rooms"),
             notices: self.read("notices", |text, _| value::switch(text)),
             handshake_timeout: self.time("handshake-timeout"),
             idle_timeout: self.time_or_never("idle-timeout"),
@@ -396,6 +406,12 @@ impl Reader<'_> {
             history_limit: self.number("history-limit"),
             sse_heartbeat: self.time_or_never("sse-heartbeat"),
             socketio: self.socketio(),
+            stomp_listen: self.read("stomp-listen", |text, _| match text.is_empty() {
+                true => Ok(Vec::new()),
+                false => value::addresses(text),
+            }),
+            stomp_max_frame: self.number("stomp-max-frame"),
+            stomp_alias: self.read("stomp-alias", |text, _| text.parse()),
             log: self.read("log", log_filter),
             log_format: self.choice(
                 "log-format",

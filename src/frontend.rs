@@ -21,6 +21,7 @@ use crate::people::{self, People};
 use crate::relay::entry::{RoomName, RoomNameError};
 use crate::relay::hub::Relay;
 
+pub(crate) mod carried;
 pub(crate) mod carrier;
 mod error;
 mod forward;
@@ -32,6 +33,7 @@ pub(crate) mod record;
 mod socket;
 pub mod socketio;
 mod sse;
+pub mod stomp;
 mod takeover;
 #[allow(unused_imports, reason = "front ends over it follow")]
 pub(crate) mod websocket;
@@ -67,6 +69,8 @@ pub struct Settings {
     pub sse_heartbeat: Duration,
     /// Those of Socket.IO.
     pub socketio: socketio::Settings,
+    /// Those of STOMP.
+    pub stomp: stomp::Settings,
 }
 
 impl Settings {
@@ -84,6 +88,7 @@ impl Settings {
             history_limit: 1_000,
             sse_heartbeat: Duration::from_secs(15),
             socketio: socketio::Settings::default(),
+            stomp: stomp::Settings::default(),
         }
     }
 }
@@ -242,6 +247,18 @@ pub(crate) async fn socket(
     let who = identify::socket(&state, parts).await?;
     let accepted = ws::upgrade(state, &parts.headers, &query, room, who)?;
     Ok(takeover::leave_http(parts, accepted.head, accepted.run).await)
+}
+
+/// Answers a request for a WebSocket that speaks STOMP.
+pub(crate) async fn stomp_socket(
+    state: Arc<FrontendState>,
+    parts: &mut Parts,
+) -> Result<Response, ApiError> {
+    check_long_lived(&state, &parts.headers)?;
+    state.settings.allowed_origins.check(&parts.headers)?;
+    let who = identify::socket(&state, parts).await?;
+    let (head, run) = stomp::upgrade(state, &parts.headers, who)?;
+    Ok(takeover::leave_http(parts, head, run).await)
 }
 
 /// Answers a request for server-sent events.

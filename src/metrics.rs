@@ -1,7 +1,8 @@
 //! What a node counts, and the registry that shows it.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -9,6 +10,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+
+mod history;
+
+pub(crate) use self::history::{COLUMNS, History, Sample};
 
 /// A kind of long-lived connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,6 +28,12 @@ pub(crate) enum Kind {
     Socketio,
     /// Socket.IO by polling.
     SocketioPolling,
+    /// STOMP over a WebSocket.
+    Stomp,
+    /// STOMP over bare TCP.
+    StompTcp,
+    /// SockJS, over any transport.
+    SockJs,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -45,6 +56,9 @@ struct StatusLabel {
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
     sockets: Family<KindLabel, Gauge>,
+    /// The same gauges: a family does not tell what it has.
+    kinds: Arc<Mutex<BTreeMap<&'static str, Gauge>>>,
+    history: Arc<Mutex<History>>,
     closes: Family<CloseLabel, Counter>,
     requests: Family<StatusLabel, Counter>,
     pub(crate) accept_errors: Counter,
@@ -57,6 +71,8 @@ impl Default for Metrics {
         let metrics = Metrics {
             registry: Arc::default(),
             sockets: Family::default(),
+            kinds: Arc::default(),
+            history: Arc::default(),
             closes: Family::default(),
             requests: Family::default(),
             accept_errors: Counter::default(),
@@ -122,10 +138,31 @@ impl Metrics {
             Kind::Sse => "sse",
             Kind::Socketio => "socketio",
             Kind::SocketioPolling => "socketio_polling",
+            Kind::Stomp => "stomp",
+            Kind::StompTcp => "stomp_tcp",
+            Kind::SockJs => "sockjs",
         };
         let gauge = self.sockets.get_or_create_owned(&KindLabel { kind });
         gauge.inc();
+        self.kinds().entry(kind).or_insert_with(|| gauge.clone());
         Open(gauge)
+    }
+
+    /// Long-lived connections open now, by kind, where there was ever one of that kind.
+    pub(crate) fn sockets(&self) -> Vec<(&'static str, u64)> {
+        let number = |gauge: &Gauge| u64::try_from(gauge.get()).unwrap_or(0);
+        let kinds = self.kinds();
+        let counts = kinds.iter().map(|(kind, gauge)| (*kind, number(gauge)));
+        counts.collect()
+    }
+
+    fn kinds(&self) -> MutexGuard<'_, BTreeMap<&'static str, Gauge>> {
+        self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last two minutes.
+    pub(crate) fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a connection that ended with a close code.
@@ -184,6 +221,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} in {text}");
         }
+        assert_eq!(metrics.sockets(), [("sse", 1)]);
         drop(open);
     }
 }

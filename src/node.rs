@@ -90,7 +90,14 @@ pub async fn run(config: Config) -> Result<()> {
         // `localhost` is ::1 first to some clients (Node before 20), and not there on all machines.
         listeners.extend(listen(DEFAULT_LISTEN_V6).ok());
     }
-    let server = Server::new(server_settings(&config), state, listeners);
+    let mut stomp = Vec::new();
+    for address in &config.stomp_listen {
+        stomp.push(listen(*address).with_context(|| {
+            format!("cannot listen on {address}; choose another with --stomp-listen")
+        })?);
+    }
+    let server =
+        Server::new(server_settings(&config), state.clone(), listeners).with_stomp(&state, stomp);
     let sockets = server.max_sockets();
     info!(listen = ?config.listen, redis = %redis_name(&config), sockets, "serving");
     greet(&config);
@@ -217,6 +224,7 @@ fn people_settings(config: &Config) -> people::Settings {
     people::Settings {
         presence_limit: config.presence_limit,
         notices: config.notices,
+        homepage_rooms: config.homepage_rooms,
         rates: config.rates.clone(),
         address: config
             .advertise
@@ -288,6 +296,10 @@ fn frontend_settings(config: &Config) -> Result<frontend::Settings> {
             max_payload: config.socketio.max_payload,
             secret: config.jwt_secret.clone(),
             ..socketio::Settings::default()
+        },
+        stomp: frontend::stomp::Settings {
+            aliases: config.stomp_alias.clone(),
+            max_frame: config.stomp_max_frame,
         },
     })
 }

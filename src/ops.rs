@@ -1,4 +1,4 @@
-//! For whoever runs a node: liveness, readiness, and the metrics page.
+//! For whoever runs a node: liveness, readiness, the metrics page, and the status page.
 
 use std::sync::Arc;
 
@@ -7,35 +7,44 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 
 use crate::frontend::{ApiError, FrontendState};
+use crate::relay::log::LogError;
 
 mod relay;
+mod sampler;
+pub(crate) mod status;
 
 /// What prometheus-client writes.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Adds the relay's numbers to the metrics page.
+/// Adds the relay's numbers to the metrics page, and begins to keep their history for the status page. Must be
+/// called within a tokio runtime.
 pub fn register(state: &FrontendState) {
     let collector = Box::new(relay::RelayCollector(state.people.clone()));
     state
         .metrics
         .register(|registry| registry.register_collector(collector));
+    sampler::start(state);
 }
 
 /// `GET /health/live`: this process answers.
 pub(crate) async fn live() -> Response {
-    status("live")
+    word("live")
 }
 
 /// `GET /health/ready`: this node can serve, so a balancer may send it clients.
 pub(crate) async fn ready(State(state): State<Arc<FrontendState>>) -> Result<Response, ApiError> {
+    check(&state)?;
+    Ok(word("ready"))
+}
+
+/// Why this node can't serve now, if so.
+fn check(state: &FrontendState) -> Result<(), ApiError> {
     if state.drain.began() {
         return Err(ApiError::draining());
     }
-    match state.relay().health() {
-        Ok(()) => Ok(status("ready")),
-        // Whatever Redis said, to a balancer it's the same: not now.
-        Err(error) => Err(ApiError::new(503, error.code(), error.to_string())),
-    }
+    // Whatever Redis said, to a balancer it's the same: not now.
+    let unwell = |error: LogError| ApiError::new(503, error.code(), error.to_string());
+    state.relay().health().map_err(unwell)
 }
 
 /// `GET /metrics`.
@@ -47,7 +56,7 @@ pub(crate) async fn metrics(State(state): State<Arc<FrontendState>>) -> Result<R
     Ok(([(CONTENT_TYPE, OPEN_METRICS)], text).into_response())
 }
 
-fn status(word: &str) -> Response {
+fn word(word: &str) -> Response {
     let headers = [
         (CONTENT_TYPE, "application/json"),
         (CACHE_CONTROL, "no-store"),

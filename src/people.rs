@@ -6,7 +6,8 @@
 //!
 //! Reading order: [`board`] is what nodes share; `rules`, `here` and `roster` are pure and say what is
 //! known of a room; `side` is a room with all that on this node; `lease` keeps this node alive in the
-//! eyes of the others, and tells them who is here; `audit` follows what moderators do anywhere;
+//! eyes of the others, and tells them who is here; `audit` follows what moderators do anywhere; [`home`]
+//! keeps the homepage;
 //! [`session`] and [`moderation`] are what clients do.
 
 use std::collections::HashMap;
@@ -27,9 +28,11 @@ pub mod board;
 
 mod audit;
 mod here;
+pub mod home;
 mod lease;
 mod member;
 pub mod moderation;
+mod nodes;
 mod pace;
 mod publish;
 pub mod query;
@@ -50,6 +53,7 @@ pub use rules::SLOW_MAX;
 
 use self::board::{Board, NodeId};
 use self::here::Here;
+use self::home::Home;
 use self::session::Session;
 use self::side::Side;
 
@@ -70,6 +74,8 @@ pub struct Settings {
     pub lease: Duration,
     /// How this node is reached, for whoever looks at the nodes.
     pub address: String,
+    /// Most rooms on the homepage; 0 is none at all.
+    pub homepage_rooms: usize,
 }
 
 impl Default for Settings {
@@ -82,6 +88,7 @@ impl Default for Settings {
             // has noticed: 8 s.
             lease: Duration::from_secs(6),
             address: String::new(),
+            homepage_rooms: 200,
         }
     }
 }
@@ -102,6 +109,7 @@ struct Shared {
     /// Those that the next tick visits.
     stirred: Mutex<Vec<Arc<Side>>>,
     here: Mutex<Here>,
+    home: Home,
     /// Which nodes live, as of the last beat.
     nodes: watch::Sender<Nodes>,
     /// Whether this node follows what moderators do. Before that no room's rules are read, or an
@@ -137,6 +145,7 @@ impl People {
             sides: Mutex::default(),
             stirred: Mutex::default(),
             here: Mutex::default(),
+            home: Home::new(),
             nodes: watch::Sender::new(Nodes {
                 own,
                 living: Vec::new(),
@@ -175,6 +184,16 @@ impl People {
     /// How many nodes live, as of this one's last beat.
     pub fn nodes_alive(&self) -> usize {
         self.shared.nodes.borrow().living.len()
+    }
+
+    /// This node's name just now; it takes another when it was taken for dead.
+    pub fn own_name(&self) -> NodeId {
+        self.shared.own()
+    }
+
+    /// When this node started, in milliseconds since the Unix epoch, by its own clock.
+    pub fn started_ms(&self) -> u64 {
+        self.shared.started_ms
     }
 
     /// A session for a client that was let in.

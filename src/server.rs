@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use crate::drain::{Drain, Stop};
-use crate::frontend::FrontendState;
+use crate::frontend::{FrontendState, Taken, stomp};
 use crate::metrics::Metrics;
 
 mod connection;
@@ -81,8 +81,15 @@ pub enum Ended {
 /// A node's server over bound listeners.
 pub struct Server {
     settings: Settings,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(TcpListener, Speaks)>,
     shared: Arc<Shared>,
+}
+
+/// What is spoken behind a listener.
+#[derive(Clone)]
+enum Speaks {
+    Http,
+    Stomp(Arc<FrontendState>),
 }
 
 /// What every connection needs.
@@ -126,11 +133,22 @@ impl Server {
             drain,
             metrics,
         });
+        let http = listeners
+            .into_iter()
+            .map(|listener| (listener, Speaks::Http));
         Server {
             settings,
-            listeners,
+            listeners: http.collect(),
             shared,
         }
+    }
+
+    /// The same, which also speaks bare STOMP behind these listeners.
+    pub fn with_stomp(mut self, state: &Arc<FrontendState>, listeners: Vec<TcpListener>) -> Self {
+        let stomp = listeners.into_iter();
+        let stomp = stomp.map(|listener| (listener, Speaks::Stomp(state.clone())));
+        self.listeners.extend(stomp);
+        self
     }
 
     /// Most connections at a time.
@@ -142,8 +160,9 @@ impl Server {
     pub async fn run(self, mut stop: Stop) -> Ended {
         let places = Arc::new(Semaphore::new(self.settings.max_sockets));
         let mut accepting = JoinSet::new();
-        for listener in self.listeners {
-            accepting.spawn(accept(listener, self.shared.clone(), places.clone()));
+        for (listener, speaks) in self.listeners {
+            let shared = self.shared.clone();
+            accepting.spawn(accept(listener, speaks, shared, places.clone()));
         }
         stop.next().await;
 
@@ -174,7 +193,12 @@ impl Server {
 }
 
 /// Accepts connections for ever.
-async fn accept(listener: TcpListener, shared: Arc<Shared>, places: Arc<Semaphore>) {
+async fn accept(
+    listener: TcpListener,
+    speaks: Speaks,
+    shared: Arc<Shared>,
+    places: Arc<Semaphore>,
+) {
     let farewells = Arc::new(Semaphore::new(TURNED_AWAY_AT_ONCE));
     let mut logged: Option<Instant> = None;
     loop {
@@ -196,12 +220,25 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, places: Arc<Semaphor
             Ok(place) => {
                 tune(&stream);
                 let place = Place::new(place, &shared.metrics);
-                tokio::spawn(connection::serve(shared.clone(), stream, peer, place));
+                match &speaks {
+                    Speaks::Http => {
+                        tokio::spawn(connection::serve(shared.clone(), stream, peer, place));
+                    }
+                    Speaks::Stomp(state) => {
+                        let taken = Taken::new(stream.into(), &[], Some(peer));
+                        let running = stomp::serve(state.clone(), taken);
+                        tokio::spawn(async move {
+                            running.await;
+                            drop(place);
+                        });
+                    }
+                }
             }
             Err(_) => {
                 shared.metrics.turned_away.inc();
                 debug!(%peer, "turned away: too many connections");
-                if let Ok(permit) = farewells.clone().try_acquire_owned() {
+                let is_http = matches!(speaks, Speaks::Http);
+                if let Some(Ok(permit)) = is_http.then(|| farewells.clone().try_acquire_owned()) {
                     tokio::spawn(turn_away(stream, permit));
                 }
             }
@@ -213,6 +250,8 @@ fn tune(stream: &TcpStream) {
     let socket = SockRef::from(stream);
     // Either can only fail if the client is gone already, which the first read will tell.
     let _ = socket.set_tcp_nodelay(true);
+    // A peer without pings of its own would stay for ever once it vanished.
+    let _ = socket.set_keepalive(true);
     #[cfg(target_os = "linux")]
     let _ = socket.set_tcp_notsent_lowat(NOTSENT_LOWAT);
 }

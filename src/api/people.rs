@@ -102,11 +102,15 @@ pub(crate) async fn rooms(
     let (limit, cursor) = (page.limit()?, page.cursor()?);
     let (rooms, next) = state.people.rooms(&identity, cursor, limit).await?;
     let row = |listed: &Listed| {
-        object!({
+        let mut row = object!({
             "room": listed.room.as_str(),
             "count": listed.count,
             "last": listed.last.map(|id| id.to_string()),
-        })
+        });
+        if let Some(topic) = &listed.topic {
+            row["topic"] = topic.as_str().into();
+        }
+        row
     };
     let rooms: Vec<Value> = rooms.iter().map(row).collect();
     let next = (next != 0).then(|| next.to_string());
@@ -162,7 +166,7 @@ pub(crate) async fn moderate(
     Ok(answer(out))
 }
 
-fn answer_json(value: &Value) -> Response {
+pub(super) fn answer_json(value: &Value) -> Response {
     answer(format!("{value}\n").into_bytes())
 }
 

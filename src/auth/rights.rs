@@ -73,6 +73,12 @@ impl Rights {
         Rights(bits)
     }
 
+    /// Those that are in, in the order they are written.
+    pub fn iter(self) -> impl Iterator<Item = Right> {
+        let all = RIGHTS.iter().map(|(right, _)| *right);
+        all.filter(move |right| self.has(*right))
+    }
+
     /// Whether it is in.
     pub const fn has(self, right: Right) -> bool {
         self.0 & right as u8 != 0

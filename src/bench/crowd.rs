@@ -47,6 +47,8 @@ pub(super) struct Common {
     pub(super) rooms: Arc<[String]>,
     pub(super) proto: Proto,
     pub(super) subprotocol: Option<&'static str>,
+    /// Whether the IDs are looked for that sockets come back with.
+    pub(super) resumes: bool,
     pub(super) epoch: Instant,
     pub(super) parallel: usize,
     pub(super) sockets: usize,
@@ -318,13 +320,17 @@ impl Seat {
         let now = self.common.epoch.elapsed().as_nanos() as u64;
         let proto = self.common.proto;
 
-        seen.frames
-            .walk(&buffer[CARRY..CARRY + length], |control| match control {
-                Control::Ping(payload) => reply(read, 10, &payload),
-                Control::EnginePing if proto == Proto::Socketio => reply(read, 1, b"3"),
-                Control::EnginePing => {}
-                Control::Close(code) => *closes.entry(code).or_default() += 1,
-            });
+        let is_engine = matches!(proto, Proto::Socketio | Proto::SocketioAdapter);
+        // Events are not in frames.
+        if proto != Proto::Sse {
+            seen.frames
+                .walk(&buffer[CARRY..CARRY + length], |control| match control {
+                    Control::Ping(payload) => reply(read, 10, &payload),
+                    Control::EnginePing if is_engine => reply(read, 1, b"3"),
+                    Control::EnginePing => {}
+                    Control::Close(code) => *closes.entry(code).or_default() += 1,
+                });
+        }
 
         let begin = CARRY - seen.carried;
         buffer[begin..CARRY].copy_from_slice(&seen.carry[..seen.carried]);
@@ -339,7 +345,7 @@ impl Seat {
                 latency.record(now.saturating_sub(marker.sent));
             }
         });
-        if self.common.subprotocol.is_some()
+        if self.common.resumes
             && let Some(id) = search.last_id(bytes)
         {
             seen.last_id = Some(String::from_utf8_lossy(id).into_owned());

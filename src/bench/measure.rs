@@ -77,7 +77,13 @@ impl Bench {
             targets,
             rooms: rooms.clone(),
             proto: args.proto,
-            subprotocol: args.resume.then_some("tailcast.json"),
+            subprotocol: match args.proto {
+                Proto::Raw if args.resume => Some("tailcast.json"),
+                Proto::Json => Some("tailcast.json"),
+                Proto::Stomp => Some("v12.stomp"),
+                _ => None,
+            },
+            resumes: args.resume,
             epoch: Instant::now(),
             parallel: args.parallel,
             sockets: args.sockets,
@@ -315,14 +321,19 @@ impl Moment {
 /// so that every server has sockets in every room.
 fn plans(args: &BenchArgs, rooms: &[String], ids: Option<&[String]>) -> Vec<Plan> {
     let template = args.path.as_deref().unwrap_or(match args.proto {
-        Proto::Raw => "/rooms/{room}",
-        Proto::Socketio => "/socket.io/?EIO=4&transport=websocket",
+        Proto::Raw | Proto::Json | Proto::Sse => "/rooms/{room}",
+        Proto::Socketio => "/socket.io/?EIO=4&transport=websocket&roomid={room}",
+        Proto::Stomp => "/stomp",
+        Proto::Sockjs => "/ws/000/bench{socket}/websocket",
+        Proto::SocketioAdapter => "/socket.io/?EIO=4&transport=websocket",
         Proto::Nats => "/",
     });
     (0..args.sockets)
         .map(|number| {
             let room = number % rooms.len();
-            let mut path = template.replace("{room}", &rooms[room]);
+            let mut path = template
+                .replace("{room}", &rooms[room])
+                .replace("{socket}", &number.to_string());
             if let Some(ids) = ids {
                 path.push(if path.contains('?') { '&' } else { '?' });
                 path.push_str("from=");
@@ -344,8 +355,8 @@ async fn way(args: &BenchArgs, writers: BTreeMap<usize, OwnedWriteHalf>) -> Resu
     Ok(match (args.proto, args.through) {
         (Proto::Nats, _) => source::nats(&args.nats).await?,
         (_, Through::Sockets) => Way::Sockets(writers),
-        (Proto::Raw, _) => Way::Redis(source::redis(&args.redis).await?),
-        (Proto::Socketio, _) => Way::SocketioAdapter(source::redis(&args.redis).await?),
+        (Proto::SocketioAdapter, _) => Way::SocketioAdapter(source::redis(&args.redis).await?),
+        _ => Way::Redis(source::redis(&args.redis).await?),
     })
 }
 

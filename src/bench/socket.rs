@@ -103,25 +103,43 @@ async fn connect(request: &Request<'_>) -> Result<Opened> {
     let subprotocol = request.subprotocol.map_or(String::new(), |name| {
         format!("Sec-WebSocket-Protocol: {name}\r\n")
     });
-    let upgrade = format!(
-        "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{subprotocol}\r\n",
-        request.path, target.host,
-    );
-    opened.stream.write_all(upgrade.as_bytes()).await?;
+    let (asks, status) = match request.proto {
+        Proto::Sse => ("Accept: text/event-stream\r\n".to_owned(), 200),
+        _ => (
+            format!(
+                "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{subprotocol}"
+            ),
+            101,
+        ),
+    };
+    let (path, host) = (request.path, &target.host);
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{asks}\r\n");
+    opened.stream.write_all(head.as_bytes()).await?;
     opened.wait_for(b"\r\n\r\n").await?;
-    if !opened.frames.starts_with(b"HTTP/1.1 101") {
+    let accepted = format!("HTTP/1.1 {status}");
+    if !opened.frames.starts_with(accepted.as_bytes()) {
         let answer = String::from_utf8_lossy(&opened.frames);
         let status = answer.lines().next().unwrap_or("nothing");
         let body = answer.split("\r\n\r\n").nth(1).unwrap_or("");
-        bail!("no WebSocket at {}: {status} {body}", request.path);
+        bail!("not let in at {path}: {status} {body}");
     }
     let end = memmem::find(&opened.frames, b"\r\n\r\n").map_or(0, |at| at + 4);
     opened.frames.drain(..end);
 
     match request.proto {
         Proto::Raw => {}
+        Proto::Json => opened.wait_for(b"\"joined\"").await?,
+        // The ID it was joined at.
+        Proto::Sse => opened.wait_for(b"\nid: ").await?,
         Proto::Socketio => {
+            opened.wait_for(b"0{").await?;
+            opened.say(1, b"40").await?;
+            // The offset it was joined at.
+            opened.wait_for(b"42[").await?;
+        }
+        Proto::Stomp | Proto::Sockjs => opened.stomp(request).await?,
+        Proto::SocketioAdapter => {
             opened.wait_for(b"0{").await?;
             opened.say(1, b"40").await?;
             opened.wait_for(b"40{").await?;
@@ -143,6 +161,33 @@ async fn connect(request: &Request<'_>) -> Result<Opened> {
 }
 
 impl Opened {
+    async fn stomp(&mut self, request: &Request<'_>) -> Result<()> {
+        let is_sockjs = request.proto == Proto::Sockjs;
+        if is_sockjs {
+            self.wait_for(b"o").await?;
+        }
+        let room = request.room;
+        let frames = [
+            (
+                "CONNECT\naccept-version:1.2\nhost:bench\n\n\0".to_owned(),
+                "CONNECTED",
+            ),
+            (
+                format!("SUBSCRIBE\nid:sub-0\ndestination:/topic/{room}\nreceipt:r\n\n\0"),
+                "RECEIPT",
+            ),
+        ];
+        for (frame, answer) in frames {
+            let frame = match is_sockjs {
+                true => serde_json::to_string(&[frame])?,
+                false => frame,
+            };
+            self.say(1, frame.as_bytes()).await?;
+            self.wait_for(answer.as_bytes()).await?;
+        }
+        Ok(())
+    }
+
     async fn say(&mut self, opcode: u8, payload: &[u8]) -> Result<()> {
         Ok(self
             .stream

@@ -210,12 +210,19 @@ pub(super) fn together(
             }));
             let reachable =
                 |address: &std::net::SocketAddr| !address.ip().to_canonical().is_loopback();
-            if config.listen.iter().any(reachable) && !config.insecure {
-                wrong.push((
-                    "listen",
+            let listeners = [
+                ("listen", &config.listen),
+                ("stomp-listen", &config.stomp_listen),
+            ];
+            let open = listeners
+                .iter()
+                .filter(|(_, addresses)| addresses.iter().any(reachable) && !config.insecure);
+            wrong.extend(open.map(|(name, _)| {
+                (
+                    *name,
                     "lets others in, and nobody is checked: write --auth jwt and a key, or --insecure if anybody may do anything",
-                ));
-            }
+                )
+            }));
         }
     }
     wrong

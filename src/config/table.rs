@@ -112,6 +112,7 @@ pub static SETTINGS: &[Setting] = &[
     row("frame-rate", "200", Kind::Count(0), "Frames a socket may send per second; 0 is no limit"),
     row("rate", "member=20/30s,viewer=20/30s,moderator=100/30s", Kind::List("ROLE=N/TIME,…"), "How often a user may publish in a room, by role, and room=N/TIME for all of a room together; hosts and co-hosts have no part in that"),
     row("presence-limit", "500", Kind::Count(1), "With more users than this in a room, only their number is told"),
+    row("homepage-rooms", "200", Kind::Count(0), "Rooms in GET /homepage_json, those that were active last; 0 turns it off"),
     row("notices", "false", Kind::Switch, "Put an entry into a room when a user joins or leaves it: event=join|leave, user"),
     row("handshake-timeout", "5s", Kind::Time(1), "How long a connection may take to say what it wants"),
     row("idle-timeout", "0", Kind::Time(0), "Close sockets that sent nothing for this long; 0 is never"),
@@ -137,6 +138,9 @@ pub static SETTINGS: &[Setting] = &[
     row("drain-timeout", "30s", Kind::Time(0), "How long a drain may take"),
     row("history-limit", "1000", Kind::Count(1), "Most entries in a page of history"),
     row("sse-heartbeat", "15s", Kind::Time(0), "Comment line on quiet event streams this often; 0 is never"),
+    row("stomp-listen", "", Kind::List("ADDRESS:PORT,…"), "Where to take STOMP connections over bare TCP, as in 127.0.0.1:61613; if empty, nowhere"),
+    row("stomp-max-frame", "4MiB", Kind::Size(1), "Largest STOMP frame taken in, once its client has logged in"),
+    row("stomp-alias", "/app/chat.sendMessage=/topic/public,/app/chat.addUser=enter:/topic/public", Kind::List("DESTINATION=DESTINATION,…"), "STOMP destinations of applications' own and what they stand for; enter: marks one whose senders are said to LEAVE when their connection ends"),
     row("log", "info", Kind::Text("FILTER"), "What to log: error, warn, info, debug, trace, or a filter such as info,tailcast::store=debug"),
     row("log-format", "text", Kind::Choice("text|json"), "How log lines look"),
 ];

@@ -12,7 +12,7 @@ use crate::relay::entry::EntryId;
 /// Longest ban or mute that ends by itself: a year. What is to last longer is lifted by hand.
 const FOR_MAX: u64 = 366 * 24 * 3600;
 
-const ACTS: &str = "one of mute, timeout, unmute, ban, unban, delete, close, open, slow, pin, unpin, announce, unannounce";
+const ACTS: &str = "one of mute, timeout, unmute, ban, unban, delete, close, open, slow, pin, unpin, announce, unannounce, topic, untopic, property, unproperty";
 
 /// What was asked for. Which members matter, the act says.
 // A member that is misspelt must not make a short ban one for ever.
@@ -23,6 +23,8 @@ pub(crate) struct Asked {
     user: Option<String>,
     id: Option<String>,
     message: Option<String>,
+    name: Option<String>,
+    value: Option<String>,
     /// Seconds.
     seconds: Option<u64>,
     /// Why, for the record and for who it happens to.
@@ -72,6 +74,15 @@ impl Asked {
             "unpin" => Act::Unpin,
             "announce" => Act::Announce(self.message.clone().ok_or("announce takes `message`")?),
             "unannounce" => Act::Unannounce,
+            "topic" => Act::Topic(
+                (self.message.clone()).ok_or("topic takes `message`; an empty one lifts it")?,
+            ),
+            "untopic" => Act::Untopic,
+            "property" => Act::Property(
+                self.name()?,
+                self.value.clone().ok_or("property takes `value`")?,
+            ),
+            "unproperty" => Act::Unproperty(self.name()?),
             other => {
                 let shown: String = other.chars().take(40).collect();
                 return Err(format!("there is no act `{shown}`: {ACTS}"));
@@ -82,6 +93,11 @@ impl Asked {
     fn user(&self) -> Result<UserName, String> {
         let user = self.user.as_deref().ok_or("`user` is missing: say whom")?;
         UserName::parse(user).map_err(|error| format!("`user`: {error}"))
+    }
+
+    fn name(&self) -> Result<String, String> {
+        let name = self.name.clone();
+        name.ok_or_else(|| "`name` is missing: say which property".to_owned())
     }
 
     fn id(&self) -> Result<EntryId, String> {
@@ -147,6 +163,22 @@ mod tests {
             r#"{"act":"announce","message":"m"}"#,
             Ok(Act::Announce("m".into())),
         );
+        check(
+            r#"{"act":"topic","message":""}"#,
+            Ok(Act::Topic(String::new())),
+        );
+        check(r#"{"act":"untopic"}"#, Ok(Act::Untopic));
+        check(
+            r#"{"act":"property","name":"color","value":"red"}"#,
+            Ok(Act::Property("color".into(), "red".into())),
+        );
+        check(
+            r#"{"act":"unproperty","name":"color"}"#,
+            Ok(Act::Unproperty("color".into())),
+        );
+        check(r#"{"act":"topic"}"#, Err("`message`"));
+        check(r#"{"act":"property","value":"red"}"#, Err("`name`"));
+        check(r#"{"act":"property","name":"a"}"#, Err("`value`"));
         check("{}", Err("`act` is missing"));
         check(r#"{"act":"kick"}"#, Err("no act `kick`"));
         check(r#"{"act":"ban"}"#, Err("`user` is missing"));

@@ -4,12 +4,22 @@ use std::fmt;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Unit;
 
 use crate::people::People;
+use crate::relay::format::GapReason;
 use crate::relay::hub::Relay;
+
+const GAPS: &str = "Gaps told to clients, by reason";
+
+const LATENCY: &str =
+    "From a publish's coming to Redis's word that it is stored; of those that were stored";
+
+const LAG: &str = "Age of the oldest entry that a tail's read brought, when it reached this node, by Redis's clock; measured to about a millisecond";
 
 /// Reads the numbers of the relay and its people when the page is asked for; they themselves know no
 /// Prometheus.
@@ -74,6 +84,24 @@ impl Collector for RelayCollector {
             let metric = ConstCounter::new(counter.value());
             let to = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
             metric.encode(to)?;
+        }
+        let to = encoder.encode_descriptor("gaps", GAPS, None, MetricType::Counter)?;
+        let mut family = to;
+        for (reason, counter) in GapReason::ALL.into_iter().zip(&stats.gaps) {
+            let label = [("reason", reason.as_str())];
+            let to = family.encode_family(&label)?;
+            ConstCounter::new(counter.value()).encode(to)?;
+        }
+        let histograms = [
+            ("publish_latency", LATENCY, &stats.publish_latency),
+            ("tail_lag", LAG, &stats.tail_lag),
+        ];
+        for (name, help, histogram) in histograms {
+            let now = histogram.snapshot();
+            let buckets: Vec<_> = now.buckets().collect();
+            let unit = Some(&Unit::Seconds);
+            let mut to = encoder.encode_descriptor(name, help, unit, MetricType::Histogram)?;
+            to.encode_histogram::<NoLabelSet>(now.sum_seconds(), now.count(), &buckets, None)?;
         }
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let gauges = [

@@ -48,6 +48,7 @@ pub(super) async fn follow(shared: Arc<Shared>) {
                 for side in sides {
                     side.reload(&shared);
                 }
+                shared.home.doubt();
             }
         }
     }
@@ -98,29 +99,20 @@ fn apply(shared: &Arc<Shared>, record: &Record) {
             shared.relay.tell(room, Arc::new(told::deleted(room, *id)));
         }
     }
+    shared.home.apply(room, &record.rules, &record.ids);
     let side = shared.sides().get(room).cloned();
     let Some(side) = side else {
         return;
     };
     {
         let mut rules = side.rules();
-        let before = (
-            rules.closed,
-            rules.slow,
-            rules.pin.clone(),
-            rules.announcement.clone(),
-        );
+        let before = told::rules(room, &rules);
         for (name, text) in &record.rules {
             rules.set(name, text.as_deref());
         }
-        let after = (
-            rules.closed,
-            rules.slow,
-            rules.pin.clone(),
-            rules.announcement.clone(),
-        );
-        if before != after {
-            shared.relay.tell(room, Arc::new(told::rules(room, &rules)));
+        let after = told::rules(room, &rules);
+        if before.json() != after.json() {
+            shared.relay.tell(room, Arc::new(after));
         }
     }
     if let Some(user) = &record.user

@@ -58,6 +58,9 @@ pub trait Board: Send + Sync + 'static {
     /// A room's rules, by name.
     fn rules(&self, room: &RoomName) -> Answer<Vec<(String, String)>>;
 
+    /// One rule of each of these rooms, in their order.
+    fn rule(&self, rooms: &[RoomName], name: &str) -> Answer<Vec<Option<String>>>;
+
     /// Changes a room's rules and records the act in [`RoomName::audit`], both or neither. Rules set
     /// to `None` go. Answers the record's ID.
     fn act(

@@ -1,12 +1,15 @@
 //! What moderators, hosts and back ends may do to a room and its people.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::rules::{self, SLOW_MAX, Until};
+use super::rules::{
+    self, PROPERTIES_MAX, PROPERTY_MAX, PROPERTY_NAME_MAX, SLOW_MAX, TOPIC_MAX, Until,
+};
 use super::{People, Refusal, Shared, now_ms};
 use crate::auth::{Identity, Right, UserName};
 use crate::relay::entry::{Entry, EntryId, Fields, RoomName};
@@ -58,6 +61,14 @@ pub enum Act {
     Announce(String),
     /// Lifts that.
     Unannounce,
+    /// Says what the room is about; an empty text lifts it.
+    Topic(String),
+    /// Lifts that.
+    Untopic,
+    /// Gives the room a property, by name: a colour, a language, whatever clients make of it.
+    Property(String, String),
+    /// Takes it away.
+    Unproperty(String),
 }
 
 /// What is pinned.
@@ -99,14 +110,21 @@ impl Act {
             Act::Unpin => "unpin",
             Act::Announce(_) => "announce",
             Act::Unannounce => "unannounce",
+            Act::Topic(_) => "topic",
+            Act::Untopic => "untopic",
+            Act::Property(..) => "property",
+            Act::Unproperty(_) => "unproperty",
         }
     }
 
-    /// Which right it takes.
-    fn right(&self) -> Right {
+    /// Which rights it takes, any of them.
+    fn rights(&self) -> &'static [Right] {
         match self {
-            Act::Pin(_) | Act::Unpin | Act::Announce(_) | Act::Unannounce => Right::Announce,
-            _ => Right::Moderate,
+            Act::Pin(_) | Act::Unpin | Act::Announce(_) | Act::Unannounce => &[Right::Announce],
+            Act::Topic(_) | Act::Untopic | Act::Property(..) | Act::Unproperty(_) => {
+                &[Right::Announce, Right::Moderate]
+            }
+            _ => &[Right::Moderate],
         }
     }
 
@@ -149,7 +167,7 @@ impl People {
 
 impl Shared {
     pub(super) async fn moderate(
-        self: &std::sync::Arc<Self>,
+        self: &Arc<Self>,
         identity: &Identity,
         room: &RoomName,
         act: Act,
@@ -163,7 +181,10 @@ impl Shared {
         let side = self.side(room);
         side.known_within(self.patience()).await?;
         // Whoever is muted or banned can't undo that.
-        self.may_speak(identity, &side, act.right())?;
+        let held = identity.rights(room);
+        let rights = act.rights();
+        let right = rights.iter().find(|right| held.has(**right));
+        self.may_speak(identity, &side, *right.unwrap_or(&rights[0]))?;
         let is_immune = |user: &UserName| side.is_immune(user.as_str());
         if !identity.is_server() && act.user().is_some_and(is_immune) {
             return Err(Refusal::Immune);
@@ -256,7 +277,7 @@ impl Shared {
 
     /// What an act does to the rules.
     async fn changes(
-        &self,
+        self: &Arc<Self>,
         identity: &Identity,
         room: &RoomName,
         act: &Act,
@@ -302,7 +323,46 @@ impl Shared {
                 one("announcement", Some(shown.to_string()))
             }
             Act::Unannounce => one("announcement", None),
+            Act::Topic(text) if text.len() > TOPIC_MAX => {
+                return Err(Refusal::BadRequest(format!(
+                    "a topic has at most {TOPIC_MAX} bytes"
+                )));
+            }
+            Act::Topic(text) => one("topic", Some(text.clone()).filter(|text| !text.is_empty())),
+            Act::Untopic => one("topic", None),
+            Act::Property(name, value) => {
+                self.check_property(room, name, value)?;
+                one(&rules::property(name), Some(value.clone()))
+            }
+            Act::Unproperty(name) => one(&rules::property(name), None),
         })
+    }
+
+    /// Whether the room may have this property, beside those it has.
+    fn check_property(
+        self: &Arc<Self>,
+        room: &RoomName,
+        name: &str,
+        value: &str,
+    ) -> Result<(), Refusal> {
+        if !rules::is_property_name(name) {
+            return Err(Refusal::BadRequest(format!(
+                "a property's name has 1 to {PROPERTY_NAME_MAX} bytes of a-z, 0-9, _ and -"
+            )));
+        }
+        if value.len() > PROPERTY_MAX {
+            return Err(Refusal::BadRequest(format!(
+                "a property's value has at most {PROPERTY_MAX} bytes"
+            )));
+        }
+        let side = self.side(room);
+        let rules = side.rules();
+        if rules.properties.len() >= PROPERTIES_MAX && !rules.properties.contains_key(name) {
+            return Err(Refusal::BadRequest(format!(
+                "a room has at most {PROPERTIES_MAX} properties; take one away first"
+            )));
+        }
+        Ok(())
     }
 
     /// An entry as a pin shows it.

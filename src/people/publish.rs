@@ -34,6 +34,7 @@ impl Shared {
     ) -> Result<Admitted, Refusal> {
         let room = side.room();
         self.may_speak(identity, side, Right::Publish)?;
+        self.home.see(room);
         let fields = signed(identity, fields)?;
         let key = key.map(|key| owned(identity, &key)).transpose()?;
         let role = identity.role(room).unwrap_or(Role::Viewer);

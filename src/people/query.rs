@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -13,7 +14,7 @@ use super::here::read_user;
 use super::publish::refusal;
 use super::roster::Present;
 use super::wire::Message;
-use super::{People, Refusal};
+use super::{People, Refusal, Shared};
 use crate::auth::{Identity, Right, UserName};
 use crate::relay::entry::{EntryId, Fields, RoomName};
 use crate::relay::hub::{HistoryPage, HistoryQuery};
@@ -50,6 +51,8 @@ pub struct Listed {
     pub count: usize,
     /// Its newest entry.
     pub last: Option<EntryId>,
+    /// What it's about.
+    pub topic: Option<String>,
 }
 
 impl People {
@@ -132,7 +135,10 @@ impl People {
     ) -> Result<Presence, Refusal> {
         self.may(identity, room, Right::Presence).await?;
         let side = self.shared.side(room);
-        let (users, count) = self.in_time(side.present(&self.shared, limit)).await?;
+        let (users, count) = self
+            .shared
+            .in_time(side.present(&self.shared, limit))
+            .await?;
         Ok(Presence { count, users })
     }
 
@@ -146,7 +152,7 @@ impl People {
         if !is_self && !identity.is_server() && !self.trusts_everybody(identity) {
             return Err(Refusal::NotServer);
         }
-        let nodes = self.nodes_known().await?;
+        let nodes = self.shared.nodes_known().await?;
         let records = self.shared.board.user(user.as_str(), &nodes).await?;
         let mut found = Whereabouts::default();
         for (devices, rooms) in records
@@ -179,23 +185,55 @@ impl People {
         let newest = rooms
             .iter()
             .map(|room| self.shared.relay.history(room, newest));
-        let (counts, newest) = tokio::join!(self.counts(&rooms), join_all(newest));
-        let counts = counts?;
+        let topics = self.shared.board.rule(&rooms, "topic");
+        let (counts, newest, topics) =
+            tokio::join!(self.shared.counts(&rooms), join_all(newest), topics);
+        let (counts, topics) = (counts?, topics?);
         let mut listed = Vec::with_capacity(rooms.len());
-        for ((room, count), newest) in rooms.into_iter().zip(counts).zip(newest) {
+        let rows = rooms.into_iter().zip(counts).zip(newest).zip(topics);
+        for (((room, count), newest), topic) in rows {
             listed.push(Listed {
                 last: newest?.entries.first().map(|entry| entry.id),
                 room,
                 count,
+                topic,
             });
         }
         Ok((listed, next))
     }
 
+    /// The nodes that live, and what each says of itself as JSON. Only back ends may ask.
+    pub async fn nodes(&self, identity: &Identity) -> Result<Vec<(NodeId, Bytes)>, Refusal> {
+        let known = self.nodes_now(identity)?;
+        if !known.is_empty() {
+            return Ok(known);
+        }
+        self.shared.nodes_known().await?;
+        self.nodes_now(identity)
+    }
+
+    /// The same, without waiting: none if this node has not asked yet.
+    pub fn nodes_now(&self, identity: &Identity) -> Result<Vec<(NodeId, Bytes)>, Refusal> {
+        if !identity.is_server() && !self.trusts_everybody(identity) {
+            return Err(Refusal::NotServer);
+        }
+        Ok(self.shared.nodes.borrow().living.clone())
+    }
+
+    /// Whether this identity has all rights where nobody is checked at all.
+    fn trusts_everybody(&self, identity: &Identity) -> bool {
+        identity.expires().is_none() && identity.rights(&RoomName::audit()).has(Right::Moderate)
+    }
+}
+
+impl Shared {
     /// How many users are in each of these rooms.
-    async fn counts(&self, rooms: &[RoomName]) -> Result<Vec<usize>, Refusal> {
+    pub(super) async fn counts(
+        self: &Arc<Self>,
+        rooms: &[RoomName],
+    ) -> Result<Vec<usize>, Refusal> {
         let nodes = self.nodes_known().await?;
-        let sizes = self.shared.board.sizes(rooms, &nodes).await?;
+        let sizes = self.board.sizes(rooms, &nodes).await?;
         let mut counts = Vec::with_capacity(rooms.len());
         for (room, sizes) in rooms.iter().zip(sizes) {
             let total: u64 = sizes.iter().sum();
@@ -205,103 +243,34 @@ impl People {
             } else if total <= COMPARED_MAX {
                 let mut users = std::collections::HashSet::new();
                 for (node, _) in nodes.iter().zip(&sizes).filter(|(_, size)| **size > 0) {
-                    let members = self.shared.board.members(room, node).await?;
+                    let members = self.board.members(room, node).await?;
                     users.extend(members.into_iter().map(|(user, _)| user));
                 }
                 users.remove(super::here::SEQ);
                 users.len()
             } else {
-                let side = self.shared.side(room);
-                self.in_time(side.present(&self.shared, 0)).await?.1
+                let side = self.side(room);
+                self.in_time(side.present(self, 0)).await?.1
             });
         }
         Ok(counts)
     }
 
-    /// The nodes that live, and what each says of itself as JSON. Only back ends may ask.
-    pub async fn nodes(&self, identity: &Identity) -> Result<Vec<(NodeId, Bytes)>, Refusal> {
-        if !identity.is_server() && !self.trusts_everybody(identity) {
-            return Err(Refusal::NotServer);
-        }
-        self.nodes_known().await?;
-        Ok(self.shared.nodes.borrow().living.clone())
-    }
-
-    /// This process's name, which others know it by as long as it lives.
-    pub fn process(&self) -> &str {
-        &self.shared.process
-    }
-
-    /// The address of a living process, as it says itself. One that is not known yet, as it may
-    /// have begun just now, is waited for until the next beat.
-    pub async fn address_of(&self, process: &str) -> Option<String> {
-        let mut nodes = self.shared.nodes.subscribe();
-        if let Some(address) = status_of(&nodes.borrow_and_update(), process) {
-            return Some(address);
-        }
-        let known = async {
-            let _ = nodes.changed().await;
-            status_of(&nodes.borrow(), process)
-        };
-        timeout(self.shared.settings.lease, known).await.ok()?
-    }
-
-    /// How many nodes live, and how many connections they have together, as of the last beat.
-    pub fn crowd(&self) -> (usize, u64) {
-        let nodes = self.shared.nodes.borrow();
-        let statuses = nodes
-            .living
-            .iter()
-            .filter_map(|(_, status)| status_in(status));
-        let connections = statuses.filter_map(|status| status.get("sockets")?.as_u64());
-        (nodes.living.len(), connections.sum())
-    }
-
-    /// A secret that all nodes share, made by the first that asks.
-    pub async fn secret(&self) -> Result<Bytes, LogError> {
-        let made: [u8; 32] = rand::random();
-        self.shared
-            .board
-            .secret(Bytes::copy_from_slice(&made))
-            .await
-    }
-
-    /// Whether this identity has all rights where nobody is checked at all.
-    fn trusts_everybody(&self, identity: &Identity) -> bool {
-        identity.expires().is_none() && identity.rights(&RoomName::audit()).has(Right::Moderate)
-    }
-
     /// Waits until it's known which nodes live.
     async fn nodes_known(&self) -> Result<Vec<NodeId>, Refusal> {
-        let mut nodes = self.shared.nodes.subscribe();
+        let mut nodes = self.nodes.subscribe();
         let known = nodes.wait_for(|nodes| nodes.as_of.is_some());
         // The sender lives as long as this.
         let _ = self.in_time(known).await?;
-        Ok(self.shared.living())
+        Ok(self.living())
     }
 
     /// What can't be known while Redis is away is waited for as long as a publish is.
     async fn in_time<T>(&self, known: impl Future<Output = T>) -> Result<T, Refusal> {
-        timeout(self.shared.patience(), known).await.map_err(|_| {
+        timeout(self.patience(), known).await.map_err(|_| {
             let unknown = || LogError::Unavailable("who is where is not known yet".to_owned());
-            let health = self.shared.relay.health();
+            let health = self.relay.health();
             Refusal::Log(health.err().unwrap_or_else(unknown))
         })
     }
-}
-
-/// What a node says of itself.
-fn status_in(status: &Bytes) -> Option<serde_json::Value> {
-    serde_json::from_slice(status).ok()
-}
-
-/// The address of a process among the living.
-fn status_of(nodes: &super::Nodes, process: &str) -> Option<String> {
-    let mut statuses = nodes
-        .living
-        .iter()
-        .filter_map(|(_, status)| status_in(status));
-    let status = statuses.find(|status| status.get("process").is_some_and(|p| *p == process))?;
-    let address = status.get("address")?.as_str()?;
-    Some(address.to_owned()).filter(|address| !address.is_empty())
 }

@@ -3,9 +3,9 @@
 //!
 //! A rule has a name and a text, as the hash has them: `ban:USER` and `mute:USER` with the Unix
 //! milliseconds of their end or `0` for none, `closed` with `1`, `slow` with seconds, `pin` and
-//! `announcement` with a JSON object.
+//! `announcement` with a JSON object, `topic` and `property:NAME` with text.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::refusal::Refusal;
@@ -13,6 +13,24 @@ use crate::relay::entry::EntryId;
 
 /// Longest slow mode.
 pub const SLOW_MAX: Duration = Duration::from_secs(120);
+
+/// Longest topic, in bytes: a line.
+pub(super) const TOPIC_MAX: usize = 200;
+
+/// Longest name of a property, in bytes.
+pub(super) const PROPERTY_NAME_MAX: usize = 64;
+
+/// Longest value of a property, in bytes.
+pub(super) const PROPERTY_MAX: usize = 1_000;
+
+/// Most properties of a room: all of them are told to whoever joins.
+pub(super) const PROPERTIES_MAX: usize = 32;
+
+/// Whether a property may be called so.
+pub(super) fn is_property_name(name: &str) -> bool {
+    let plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+    (1..=PROPERTY_NAME_MAX).contains(&name.len()) && name.bytes().all(plain)
+}
 
 /// When a ban or a mute ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +85,8 @@ pub(super) struct Rules {
     /// JSON objects.
     pub(super) pin: Option<Box<str>>,
     pub(super) announcement: Option<Box<str>>,
+    pub(super) topic: Option<Box<str>>,
+    pub(super) properties: BTreeMap<Box<str>, Box<str>>,
 }
 
 /// The name of the rule that bans a user.
@@ -77,6 +97,11 @@ pub(super) fn ban(user: &str) -> String {
 /// The name of the rule that mutes a user.
 pub(super) fn mute(user: &str) -> String {
     format!("mute:{user}")
+}
+
+/// The name of the rule that holds a property.
+pub(super) fn property(name: &str) -> String {
+    format!("property:{name}")
 }
 
 impl Rules {
@@ -105,6 +130,21 @@ impl Rules {
             }
             "pin" => self.pin = text.and_then(json),
             "announcement" => self.announcement = text.and_then(json),
+            "topic" => {
+                let topic = text.filter(|text| (1..=TOPIC_MAX).contains(&text.len()));
+                self.topic = topic.map(Box::from);
+            }
+            _ if name.starts_with("property:") => {
+                let name = &name["property:".len()..];
+                match text.filter(|text| text.len() <= PROPERTY_MAX) {
+                    Some(text) if is_property_name(name) => {
+                        self.properties.insert(name.into(), text.into());
+                    }
+                    _ => {
+                        self.properties.remove(name);
+                    }
+                }
+            }
             _ => {
                 let (users, user) = match name.split_once(':') {
                     Some(("ban", user)) => (&mut self.bans, user),
@@ -167,7 +207,12 @@ impl Rules {
 
     /// Whether there is anything to tell who joins.
     pub(super) fn is_plain(&self) -> bool {
-        !self.closed && self.slow.is_zero() && self.pin.is_none() && self.announcement.is_none()
+        !self.closed
+            && self.slow.is_zero()
+            && self.pin.is_none()
+            && self.announcement.is_none()
+            && self.topic.is_none()
+            && self.properties.is_empty()
     }
 }
 
@@ -217,6 +262,28 @@ mod tests {
         rules.set("mute:host", None);
         assert_eq!(rules, Rules::default());
         assert!(rules.is_plain());
+    }
+
+    #[test]
+    fn topics_and_properties() {
+        let check = |name: &str, text: &str, is_kept: bool| {
+            let mut rules = rules(&[(name, text)]);
+            assert_eq!(!rules.is_plain(), is_kept, "{name} {text}");
+            rules.set(name, None);
+            assert_eq!(rules, Rules::default(), "{name}");
+        };
+        check("topic", "Release week", true);
+        check("topic", &"a".repeat(TOPIC_MAX), true);
+        check("topic", &"a".repeat(TOPIC_MAX + 1), false);
+        check("topic", "", false);
+        check("property:color", "#ff0000", true);
+        check("property:a-b_0", "", true);
+        check(&format!("property:{}", "n".repeat(64)), "v", true);
+        check(&format!("property:{}", "n".repeat(65)), "v", false);
+        check("property:", "v", false);
+        check("property:Color", "v", false);
+        check("property:a:b", "v", false);
+        check("property:x", &"v".repeat(PROPERTY_MAX + 1), false);
     }
 
     #[test]

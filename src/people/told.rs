@@ -90,6 +90,8 @@ pub(super) fn rules(room: &RoomName, rules: &Rules) -> Aside {
         "slow": rules.slow.as_secs(),
         "pin": parsed(&rules.pin),
         "announcement": parsed(&rules.announcement),
+        "topic": rules.topic,
+        "properties": rules.properties,
     });
     aside("room", room, object(rest))
 }
@@ -186,9 +188,11 @@ mod tests {
         let mut laid_down = Rules::default();
         laid_down.set("pin", Some(r#"{"message":"hi"}"#));
         laid_down.slow = Duration::from_secs(5);
+        laid_down.set("topic", Some("News"));
+        laid_down.set("property:color", Some("red"));
         check(
             rules(&room, &laid_down),
-            r#"{"type":"room","room":"a\"b","closed":false,"slow":5,"pin":{"message":"hi"},"announcement":null}"#,
+            r#"{"type":"room","room":"a\"b","closed":false,"slow":5,"pin":{"message":"hi"},"announcement":null,"topic":"News","properties":{"color":"red"}}"#,
         );
         check(
             moderated(&room, "mute", Some(9), Some("spam")),

@@ -8,8 +8,9 @@ use smallvec::SmallVec;
 
 use super::cursor::{Cursor, SEEK};
 use super::entry::{Entry, EntryId, RoomName};
-use super::format::{Format, Gap, GapFrame};
+use super::format::{Format, Gap, GapFrame, GapReason};
 use super::page::Page;
+use super::stats::Tally;
 use super::window::{Item, Spot, Window};
 
 /// A batch grows no more once it has so many bytes. Enough that a write's own cost is a few
@@ -25,6 +26,8 @@ pub(super) struct Batch {
     pub(super) bytes: Bytes,
     /// One mark per frame.
     marks: Vec<Mark>,
+    /// Which of the frames tell of gaps; seldom any.
+    gaps: Vec<(usize, GapReason)>,
     /// Where the socket stands once all is written.
     pub(super) end: Cursor,
     /// The socket can't be told of this gap but by closing it, after the bytes.
@@ -101,6 +104,14 @@ impl Batch {
         self.marks.len()
     }
 
+    /// Counts the first of its frames as written.
+    pub(super) fn count(&self, frames: usize, tally: &mut Tally) {
+        tally.frames += frames as u64;
+        for (frame, reason) in &self.gaps {
+            tally.gaps[*reason as usize] += u64::from(*frame < frames);
+        }
+    }
+
     /// What is in front of the first of these entries, if one of them is here.
     pub(super) fn front(&self, entries: &[EntryId]) -> Option<Front> {
         let is_one = |mark: &Mark| mark.entry.is_some_and(|id| entries.contains(&id));
@@ -138,6 +149,7 @@ struct Builder<'a> {
     room: &'a RoomName,
     format: &'a Format,
     marks: Vec<Mark>,
+    gaps: Vec<(usize, GapReason)>,
     size: usize,
     cursor: Cursor,
     close: Option<Gap>,
@@ -149,6 +161,7 @@ impl<'a> Builder<'a> {
             room,
             format,
             marks: Vec::new(),
+            gaps: Vec::new(),
             size: 0,
             cursor,
             close: None,
@@ -179,7 +192,10 @@ impl<'a> Builder<'a> {
     fn gap(&mut self, gap: Gap, to: Cursor) {
         self.cursor = to;
         match (self.format.gap)(self.room, &gap) {
-            GapFrame::Frame(frame) => self.frame(frame, None),
+            GapFrame::Frame(frame) => {
+                self.gaps.push((self.marks.len(), gap.reason));
+                self.frame(frame, None);
+            }
             GapFrame::Close => self.close = Some(gap),
         }
     }
@@ -202,6 +218,7 @@ impl<'a> Builder<'a> {
         Pending::Batch(Arc::new(Batch {
             bytes,
             marks: self.marks,
+            gaps: self.gaps,
             end: self.cursor,
             close: self.close,
         }))

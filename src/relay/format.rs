@@ -18,6 +18,9 @@ pub enum GapReason {
 }
 
 impl GapReason {
+    /// All of them, in order.
+    pub const ALL: [GapReason; 3] = [GapReason::Trimmed, GapReason::Deleted, GapReason::Rewound];
+
     /// The word of the client contract.
     pub const fn as_str(self) -> &'static str {
         match self {

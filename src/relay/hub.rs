@@ -234,7 +234,11 @@ impl Relay {
 
     pub(super) fn count_outcome(&self, done: AppendDone) -> AppendDone {
         let stats = self.shared.stats.clone();
+        let came = Instant::now();
         Box::new(move |outcome| {
+            if let Ok(_) | Err(AppendError::NotReplicated(_)) = &outcome {
+                stats.publish_latency.add(came.elapsed());
+            }
             match &outcome {
                 Ok(_) => stats.published.add(1),
                 Err(AppendError::Refused(_) | AppendError::TooFast { .. }) => stats.refused.add(1),

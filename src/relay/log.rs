@@ -43,6 +43,12 @@ pub trait Log: Send + Sync + 'static {
 
     /// Whether the store answers just now, and if not, why.
     fn health(&self) -> Result<(), LogError>;
+
+    /// The time since the Unix epoch by the clock that IDs are made by, good to a few milliseconds.
+    /// `None` where it's not known, as before the store has answered.
+    fn clock(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// One room's side of its tail. The calls come one at a time, in the order of the answers.

@@ -23,15 +23,17 @@ use super::cursor::Cursor;
 use super::entry::{EntryId, RoomName};
 use super::fanout::Pass;
 use super::format::{Format, GapFrame};
-use super::page::{Page, PageOutcome};
 use super::registry::Membership;
 use super::room::{Room, Start};
 use super::stats::{Stats, Tally};
 
 mod beside;
+mod replay;
 mod wire;
 
 pub use wire::Wire;
+
+use self::replay::Replay;
 
 /// Bytes of a connection's own frames that may wait before its front end stops reading from it.
 const BACKLOG_BYTES: usize = 64 * 1024;
@@ -40,9 +42,6 @@ const BACKLOG_BYTES: usize = 64 * 1024;
 const PAGE_FIRST: usize = 64;
 const PAGE_LEAST: usize = 8;
 const PAGE_MOST: usize = 512;
-
-/// How long a replay that met a Redis that does not answer waits before it asks again.
-const REPLAY_RETRY: Duration = Duration::from_millis(250);
 
 /// Where a connection's frames go out. Shared by its front end, its rooms and its publishes.
 pub struct Outlet {
@@ -105,16 +104,6 @@ struct Quiet {
     pending: usize,
     /// To be passed over.
     entries: SmallVec<[EntryId; 4]>,
-}
-
-/// Where a seat's next entries come from.
-enum Replay {
-    /// The window.
-    Window,
-    /// The log; the page is on its way.
-    Waiting,
-    /// A page of the log.
-    Page(Arc<Page>),
 }
 
 /// How a write ended.
@@ -228,7 +217,10 @@ impl Outlet {
         }
         if let Some(gap) = start.gap {
             match (self.format.gap)(membership.room().name(), &gap) {
-                GapFrame::Frame(frame) => out.push_own(frame),
+                GapFrame::Frame(frame) => {
+                    self.stats.gap(gap.reason);
+                    out.push_own(frame);
+                }
                 GapFrame::Close => {
                     self.begin_close(&mut out, CloseReason::Gap(gap));
                     self.carry_on(&mut out);
@@ -448,7 +440,7 @@ impl Outlet {
                     let room = room.clone();
                     let entries = usize::from(seat.page_entries).min(room.page_limit());
                     seat.replay = Replay::Waiting;
-                    tokio::spawn(fetch(self.clone(), room, seat.cursor, entries));
+                    tokio::spawn(replay::fetch(self.clone(), room, seat.cursor, entries));
                     return Ok(Wrote::All);
                 }
                 Pending::Batch(batch) => batch,
@@ -482,18 +474,18 @@ impl Outlet {
                 seat.cursor = cursor;
                 seat.let_go_of_page(frames);
                 out.cut = cut;
-                tally.frames += frames as u64;
+                batch.count(frames, tally);
                 // The kernel is full; the next attempt will say so.
                 continue;
             }
             if let Some(front) = front {
-                tally.frames += front.frames as u64;
+                batch.count(front.frames, tally);
                 seat.cursor = front.behind;
                 seat.pass_over(front.entry);
                 continue;
             }
             seat.cursor = batch.end;
-            tally.frames += batch.frames() as u64;
+            batch.count(batch.frames(), tally);
             if let Some(gap) = batch.close {
                 self.begin_close(out, CloseReason::Gap(gap));
                 return self.flush(out);
@@ -505,6 +497,9 @@ impl Outlet {
     fn begin_close(&self, out: &mut Out, reason: CloseReason) {
         if out.closing.is_some() {
             return;
+        }
+        if let CloseReason::Gap(gap) = &reason {
+            self.stats.gap(gap.reason);
         }
         let frame = (self.format.close)(&reason);
         if !frame.is_empty() {
@@ -530,32 +525,6 @@ impl Outlet {
         out.own_bytes = 0;
         self.finish(out);
     }
-
-    /// Takes up a page, or whatever became of it.
-    fn resume(self: &Arc<Self>, room: &Arc<Room>, cursor: Cursor, replay: Replay) {
-        let mut out = self.out();
-        let seat = out
-            .seats
-            .iter_mut()
-            .find(|seat| Arc::ptr_eq(seat.room(), room));
-        if let Some(seat) = seat.filter(|seat| seat.cursor == cursor) {
-            seat.replay = replay;
-            self.carry_on(&mut out);
-        }
-    }
-}
-
-/// Reads a page for one seat and hands it over.
-async fn fetch(outlet: Arc<Outlet>, room: Arc<Room>, cursor: Cursor, limit: usize) {
-    let replay = match room.page(cursor, limit).await {
-        Ok(PageOutcome::Page(page)) if room.lineage() == cursor.lineage => Replay::Page(page),
-        // Redis is away, or the stream is no longer what it was: look again a little later.
-        Ok(_) | Err(_) => {
-            tokio::time::sleep(REPLAY_RETRY).await;
-            Replay::Window
-        }
-    };
-    outlet.resume(&room, cursor, replay);
 }
 
 impl Out {

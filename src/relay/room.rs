@@ -330,6 +330,15 @@ impl Room {
         state.reported = bytes;
     }
 
+    /// Counts what a read has brought.
+    fn count(&self, window: &Window, from: u64) {
+        let (entries, oldest) = entries_from(window, from);
+        self.shared.stats.entries_tailed.add(entries);
+        if let Some((oldest, now)) = oldest.zip(self.shared.log.clock()) {
+            self.shared.stats.lag(oldest.ms, now);
+        }
+    }
+
     /// Gives the tail's news to follower and window, and what is new to the subscribers.
     fn absorb(&self, news: impl FnOnce(&mut Follower, &mut Window)) {
         let mut state = self.state();
@@ -340,10 +349,7 @@ impl Room {
         state.remove_again();
         let is_new = was_open && state.window.end() != end;
         if is_new {
-            self.shared
-                .stats
-                .entries_tailed
-                .add(state.window.end() - end);
+            self.count(&state.window, end);
         }
         self.settle(state);
         if state.follower.opened() {
@@ -358,6 +364,17 @@ impl Room {
             self.shared.fanout.wake(&room);
         }
     }
+}
+
+/// How many entries a window has from a number on, and the first one.
+fn entries_from(window: &Window, seq: u64) -> (u64, Option<EntryId>) {
+    let new = (seq..window.end()).filter_map(|seq| match window.item(seq)? {
+        Item::Entry(entry) => Some(entry.id),
+        Item::Removed(_) | Item::Hole(_) => None,
+    });
+    new.fold((0, None), |(count, first), id| {
+        (count + 1, first.or(Some(id)))
+    })
 }
 
 impl State {

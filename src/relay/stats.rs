@@ -1,6 +1,16 @@
 //! What the relay counts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::format::GapReason;
+
+mod histogram;
+
+pub use self::histogram::{Histogram, Snapshot};
+
+/// An ID further from the store's clock than this was not given out by that clock.
+const LAG_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// A number that only the relay changes and anybody reads.
 #[derive(Debug, Default)]
@@ -28,6 +38,7 @@ pub(super) struct Tally {
     pub(super) frames: u64,
     pub(super) frame_bytes: u64,
     pub(super) writes: u64,
+    pub(super) gaps: [u64; GapReason::ALL.len()],
 }
 
 /// A node's counts since it started; the last two go up and down.
@@ -53,6 +64,16 @@ pub struct Stats {
     pub slow_closed: Counter,
     /// Asides that sockets went without, because they or the node were behind.
     pub shed: Counter,
+    /// Gaps told to clients, by reason, in the order of [`GapReason::ALL`]. A gap that thousand clients are told
+    /// counts a thousand times; one that closes a raw socket counts too.
+    pub gaps: [Counter; GapReason::ALL.len()],
+    /// From a publish's coming to the store's word that it's stored. Others are not in it.
+    pub publish_latency: Histogram,
+    /// How old the oldest new entry of a tail's read was when it reached this node: the store's clock then, less
+    /// the time in the entry's ID. By one clock, then, as that is asked for its time (see
+    /// [`Log::clock`](super::log::Log::clock)); up to a millisecond too long, as IDs have no more. IDs that somebody
+    /// made up, a day or more off, are not in it.
+    pub tail_lag: Histogram,
     /// Open connections.
     pub connections: Counter,
     /// Rooms with a tail on this node.
@@ -60,7 +81,27 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// A client is told of a gap.
+    pub(super) fn gap(&self, reason: GapReason) {
+        self.gaps[reason as usize].add(1);
+    }
+
+    /// An entry of this time has come, and it's now so late, both by the store's clock.
+    pub(super) fn lag(&self, born_ms: u64, now: Duration) {
+        let born = Duration::from_millis(born_ms);
+        let lag = now.saturating_sub(born);
+        // The guess at the store's clock may be a little behind.
+        if lag < LAG_MAX && born.saturating_sub(now) < LAG_MAX {
+            self.tail_lag.add(lag);
+        }
+    }
+
     pub(super) fn tally(&self, tally: &Tally) {
+        for (counter, count) in self.gaps.iter().zip(tally.gaps) {
+            if count > 0 {
+                counter.add(count);
+            }
+        }
         if tally.writes > 0 {
             self.frames.add(tally.frames);
             self.frame_bytes.add(tally.frame_bytes);

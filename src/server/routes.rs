@@ -23,7 +23,7 @@ This is tailcast: every room is a Redis stream, and whoever is in it gets every 
   curl -d 'hello' HOST/rooms/lobby                          publish
   curl HOST/rooms/lobby                                     a page of its history
 
-?from=start, last:50, ago:10m or an entry ID says where to begin. See also /health/ready, /metrics.
+?from=start, last:50, ago:10m or an entry ID says where to begin. See also /status, /metrics.
 ";
 
 /// All of tailcast's routes, for this server or for mounting in an axum app of one's own.
@@ -41,9 +41,16 @@ pub fn router(state: Arc<FrontendState>) -> Router {
         .route("/publish", post(api::many::publish_to_many))
         .route("/nodes", get(api::people::nodes))
         .merge(socketio(&state))
+        .route("/me", get(api::me::me))
+        .route("/homepage_json", get(api::home::homepage))
+        .route("/stomp", get(stomp))
+        .route("/stomp/websocket", get(stomp))
         .route("/health/live", get(ops::live))
         .route("/health/ready", get(ops::ready))
         .route("/metrics", get(ops::metrics))
+        .route("/status", get(ops::status::page))
+        .route("/status/{file}", get(ops::status::file))
+        .route("/status.json", get(ops::status::numbers))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(state.clone(), around))
@@ -98,6 +105,21 @@ async fn room(
         }
     }
     api::history::page(&state, &room, &parts).await
+}
+
+async fn stomp(
+    State(state): State<Arc<FrontendState>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (mut parts, _) = request.into_parts();
+    if parts.method != Method::GET || !wants_socket(&parts.headers) {
+        return Err(ApiError::new(
+            426,
+            "websocket_needed",
+            "STOMP is spoken here over a WebSocket: ws://HOST/stomp, subprotocol v12.stomp",
+        ));
+    }
+    frontend::stomp_socket(state, &mut parts).await
 }
 
 async fn not_found() -> ApiError {

@@ -263,6 +263,10 @@ impl Log for MemoryLog {
     fn health(&self) -> Result<(), LogError> {
         self.shared.up().map(drop)
     }
+
+    fn clock(&self) -> Option<Duration> {
+        Some(Duration::from_millis((self.shared.clock)()))
+    }
 }
 
 /// One tail: does what its feed says, until it's aborted.

@@ -7,6 +7,7 @@
 
 mod append;
 mod board;
+mod clock;
 mod command;
 mod connect;
 mod health;
@@ -198,5 +199,9 @@ impl Log for RedisLog {
 
     fn health(&self) -> Result<(), LogError> {
         self.health.check()
+    }
+
+    fn clock(&self) -> Option<Duration> {
+        self.health.clock()
     }
 }

@@ -468,6 +468,10 @@ async fn acts<L: Log + Board>(one: Arc<L>, two: Arc<L>) {
     let rules = vec![rule("slow", Some("7")), rule("closed", None)];
     let second = two.act(&here, rules, record("open")).await.unwrap();
     assert_eq!(sorted().await, [pair("slow", "7")]);
+    let rooms = [room("board acts elsewhere"), here.clone()];
+    let slow = two.rule(&rooms, "slow").await.unwrap();
+    assert_eq!(slow, [None, Some("7".to_owned())]);
+    assert!(two.rule(&[], "slow").await.unwrap().is_empty());
     let third = two.act(&here, Vec::new(), record("delete")).await.unwrap();
     let audit = truth(&*one, &RoomName::audit()).await;
     let want = [

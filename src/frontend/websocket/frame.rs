@@ -26,15 +26,21 @@ pub(crate) enum Opcode {
 
 /// One whole frame.
 pub(crate) fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {
-    let length = payload.len();
-    let first = FIN | opcode as u8;
     // Exact, for windows hold thousands of these.
-    let header = match length {
+    let header = match payload.len() {
         0..=125 => 2,
         126..=65_535 => 4,
         _ => 10,
     };
-    let mut out = Vec::with_capacity(header + length);
+    let mut out = Vec::with_capacity(header + payload.len());
+    put_frame(&mut out, opcode, &[payload]);
+    Bytes::from(out)
+}
+
+/// Appends one whole frame, whose payload is all of these parts.
+pub(crate) fn put_frame(out: &mut Vec<u8>, opcode: Opcode, parts: &[&[u8]]) {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let first = FIN | opcode as u8;
     match (u8::try_from(length), u16::try_from(length)) {
         (Ok(short @ 0..=125), _) => out.extend_from_slice(&[first, short]),
         (_, Ok(medium)) => {
@@ -46,8 +52,7 @@ pub(crate) fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {
             out.extend_from_slice(&(length as u64).to_be_bytes());
         }
     }
-    out.extend_from_slice(payload);
-    Bytes::from(out)
+    parts.iter().for_each(|part| out.extend_from_slice(part));
 }
 
 /// Any bytes: text if they are UTF-8, so that a browser gets a string, else binary.

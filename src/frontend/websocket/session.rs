@@ -71,6 +71,11 @@ pub(crate) trait Dialogue: Send + 'static {
     /// Looks after deadlines of its own, and says when the next one is.
     fn check(&mut self, now: Instant) -> Option<Instant>;
 
+    /// Whether a deadline has come nearer since the last [`Dialogue::check`].
+    fn reschedules(&self) -> bool {
+        false
+    }
+
     /// Says that the node drains, and that the client should come back after so many milliseconds.
     fn say_bye(&mut self, retry_ms: u64);
 
@@ -172,6 +177,9 @@ fn live<D: Dialogue>(mut session: Session<D>, slot: DrainSlot) -> impl Future<Ou
                 }
                 Step::Idle => {}
                 Step::End(end) => break end,
+            }
+            if session.talk.reschedules() {
+                timer.as_mut().reset(session.next_check());
             }
             tokio::select! {
                 biased;

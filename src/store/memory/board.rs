@@ -232,6 +232,15 @@ impl Board for MemoryLog {
         })
     }
 
+    fn rule(&self, rooms: &[RoomName], name: &str) -> Answer<Vec<Option<String>>> {
+        let (rooms, name) = (rooms.to_vec(), name.to_owned());
+        self.answer(move |streams, _, _| {
+            let rules = &streams.board.rules;
+            let rule = |room| rules.get(room)?.get(&name).cloned();
+            Ok(rooms.iter().map(rule).collect())
+        })
+    }
+
     fn act(
         &self,
         room: &RoomName,

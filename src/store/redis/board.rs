@@ -281,6 +281,12 @@ impl Board for RedisLog {
         async move { board.rules(&key).await }.boxed()
     }
 
+    fn rule(&self, rooms: &[RoomName], name: &str) -> Answer<Vec<Option<String>>> {
+        let keys = rooms.iter().map(|room| self.keys.policy(room)).collect();
+        let (board, name) = (self.board.clone(), name.to_owned());
+        async move { board.rule(keys, &name).await }.boxed()
+    }
+
     fn act(
         &self,
         room: &RoomName,

@@ -104,14 +104,24 @@ impl Commands {
         reply::count(self.one(&pipe).await?)
     }
 
-    /// Whether Redis answers; `within` does not count connecting.
-    pub(super) async fn ping(&self, within: Duration) -> Result<(), LogError> {
-        let mut pipe = Pipeline::with_capacity(1);
-        pipe.cmd("PING");
-        let values = self.try_once(&pipe, within).await.map_err(|f| f.error)?;
+    /// Whether Redis answers, and what time it is there; `within` does not count connecting.
+    pub(super) async fn ping(&self, within: Duration) -> Result<Pong, LogError> {
+        let mut pipe = Pipeline::with_capacity(2);
+        pipe.cmd("PING").cmd("TIME");
+        let asked = self.try_timed(&pipe, within).await;
+        let (values, asked) = asked.map_err(|failed| failed.error)?;
+        let answered = Instant::now();
+        let mut values = values.into_iter();
         values
-            .into_iter()
-            .try_for_each(|v| reply::check(v).map(drop))
+            .next()
+            .map_or(Ok(()), |pong| reply::check(pong).map(drop))?;
+        // Who may not ask for the time goes without.
+        let time = values.next().and_then(|time| reply::time(time).ok());
+        Ok(Pong {
+            asked,
+            answered,
+            time,
+        })
     }
 
     /// Asks one question; twice if the connection broke under it, as it only reads.
@@ -147,9 +157,19 @@ impl Commands {
     }
 
     async fn try_once(&self, pipe: &Pipeline, within: Duration) -> Result<Vec<Value>, Failed> {
+        Ok(self.try_timed(pipe, within).await?.0)
+    }
+
+    /// The replies, and when the questions went out: connecting comes before that.
+    async fn try_timed(
+        &self,
+        pipe: &Pipeline,
+        within: Duration,
+    ) -> Result<(Vec<Value>, Instant), Failed> {
         let (serial, mut connection) = self.connection().await?;
+        let asked = Instant::now();
         match ask(&mut connection, pipe, within).await {
-            Ok(values) => Ok(values),
+            Ok(values) => Ok((values, asked)),
             Err(error) => {
                 let mut line = self.line.lock().await;
                 if line.serial == serial {
@@ -188,6 +208,16 @@ impl Commands {
             }
         }
     }
+}
+
+/// An answer to a ping.
+pub(super) struct Pong {
+    /// When it went out.
+    pub(super) asked: Instant,
+    /// When the answer was there.
+    pub(super) answered: Instant,
+    /// What time it was there, since the Unix epoch.
+    pub(super) time: Option<Duration>,
 }
 
 struct Failed {

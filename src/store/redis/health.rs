@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::clock::Clock;
 use super::command::Commands;
 use crate::relay::log::LogError;
 
@@ -22,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What is known of Redis.
 pub(super) struct Health {
     state: Mutex<State>,
+    clock: Clock,
 }
 
 struct State {
@@ -36,6 +38,7 @@ impl Health {
     /// Nothing known yet.
     pub(super) fn new() -> Self {
         Health {
+            clock: Clock::new(),
             state: Mutex::new(State {
                 last_good: None,
                 error: LogError::Unavailable("not connected yet".to_owned()),
@@ -47,6 +50,11 @@ impl Health {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Redis's time since the Unix epoch, as far as it's known.
+    pub(super) fn clock(&self) -> Option<Duration> {
+        self.clock.now()
     }
 
     /// Why Redis can't be relied on just now, if so.
@@ -133,10 +141,15 @@ pub(super) async fn ping_forever(health: Arc<Health>, commands: Arc<Commands>) {
     loop {
         let answer = commands.ping(PING_TIMEOUT).await;
         let pause = match &answer {
-            Ok(()) => PING_EVERY,
+            Ok(_) => PING_EVERY,
             Err(_) => PING_EVERY / 5,
         };
-        health.pinged(Instant::now(), answer);
+        if let Ok(pong) = &answer
+            && let Some(time) = pong.time
+        {
+            health.clock.answered(pong.asked, pong.answered, time);
+        }
+        health.pinged(Instant::now(), answer.map(drop));
         sleep(pause).await;
     }
 }

@@ -1,5 +1,7 @@
 //! Replies of Redis, read without panics: whatever came over the network may be anything.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use redis::{ErrorKind, RedisError, ServerError, Value};
 
@@ -68,6 +70,15 @@ pub(super) fn count(value: Value) -> Result<u64, LogError> {
         Value::Int(count) => u64::try_from(count).map_err(|_| malformed("a count")),
         _ => Err(malformed("a count")),
     }
+}
+
+/// The answer to TIME: the time since the Unix epoch.
+pub(super) fn time(value: Value) -> Result<Duration, LogError> {
+    let parts = <[Value; 2]>::try_from(list(value)?).map_err(|_| malformed("a time"))?;
+    let [seconds, micros] = parts.map(|part| text(part)?.parse().map_err(|_| malformed("a time")));
+    let micros = Duration::from_micros(micros?);
+    let time = Duration::from_secs(seconds?).checked_add(micros);
+    time.ok_or_else(|| malformed("a time"))
 }
 
 /// An entry ID.

@@ -242,6 +242,11 @@ impl Program {
         Self::node("sse-client.mjs", arguments)
     }
 
+    /// The client of `clients/js`.
+    pub(crate) fn js(arguments: &[&str]) -> Self {
+        Self::node("js-client.mjs", arguments)
+    }
+
     fn node(script: &str, arguments: &[&str]) -> Self {
         let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
         assert!(

@@ -186,6 +186,10 @@ impl Board for FarBoard {
         self.ask(self.0.log.rules(room), None)
     }
 
+    fn rule(&self, rooms: &[RoomName], name: &str) -> Answer<Vec<Option<String>>> {
+        self.ask(self.0.log.rule(rooms, name), None)
+    }
+
     fn act(
         &self,
         room: &RoomName,

@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use tailcast::relay::WindowLimits;
-use tailcast::relay::connection::{Connection, NotJoined, Publish as Publishing};
+use tailcast::relay::connection::{Began, Connection, NotJoined, Publish as Publishing};
 use tailcast::relay::entry::{EntryId, Fields, RoomName};
 use tailcast::relay::format::GapReason;
 use tailcast::relay::hub::{Relay, Settings};
@@ -514,10 +514,10 @@ impl World {
             self.histories.clone(),
             matches!(position, Position::Now | Position::After(_)),
         );
-        let joined = Box::new(move |outcome: Result<EntryId, NotJoined>| {
+        let joined = Box::new(move |outcome: Result<Began, NotJoined>| {
             Some(match outcome {
                 Err(_) => wire::failed(room),
-                Ok(id) => {
+                Ok(Began { head: id, .. }) => {
                     let began = histories.lock().unwrap()[room].before(id);
                     wire::joined(room, id, began.filter(|_| exact))
                 }

@@ -106,6 +106,24 @@ impl Connections {
             .collect()
     }
 
+    /// One rule out of each of these hashes.
+    pub(super) async fn rule(
+        &self,
+        keys: Vec<String>,
+        name: &str,
+    ) -> Result<Vec<Option<String>>, LogError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipe = Pipeline::with_capacity(keys.len());
+        for key in &keys {
+            pipe.cmd("HGET").arg(key).arg(name);
+        }
+        let values = self.ask(&pipe, Repeat::Safe).await?;
+        let text = |value| Ok(reply::bytes_or_nil(value)?.map(utf8));
+        values.into_iter().map(text).collect()
+    }
+
     /// A page of the rooms that have a stream.
     pub(super) async fn rooms(
         &self,
@@ -140,6 +158,10 @@ impl Connections {
         }
         Ok((rooms, cursor))
     }
+}
+
+fn utf8(bytes: Bytes) -> String {
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The text itself as a pattern of Redis.

@@ -1,0 +1,49 @@
+//! `GET /me`: who a page's visitor is, and what they may do in a room.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::request::Parts;
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::{Value, json as object};
+
+use super::people::answer_json;
+use crate::auth::{Identity, Mode, UserName};
+use crate::frontend::{self, ApiError, FrontendState, identify};
+use crate::relay::entry::RoomName;
+
+#[derive(Debug, Default, Deserialize)]
+struct Query {
+    room: Option<String>,
+}
+
+/// Answers who asks. Whoever brings nothing, or nothing that counts, is nobody, and is told so.
+pub(crate) async fn me(
+    State(state): State<Arc<FrontendState>>,
+    parts: Parts,
+) -> Result<Response, ApiError> {
+    let query: Query = frontend::query(&parts.uri)?;
+    let room = query.room.as_deref().map(RoomName::parse).transpose()?;
+    let identity = match identify::request(&state, &parts).await {
+        Err(error) if error.status.is_server_error() => return Err(error),
+        Err(_) => Identity::nobody(),
+        Ok(identity) => identity,
+    };
+    let mut me = object!({"user": identity.user().map(UserName::as_str)});
+    if let Some(name) = identity.name() {
+        me["name"] = name.into();
+    }
+    me["auth"] = match state.auth.settings().mode {
+        Mode::None => "none".into(),
+        Mode::Jwt => "jwt".into(),
+    };
+    me["accounts"] = false.into();
+    if let Some(room) = &room {
+        let rights = identity.rights(room);
+        let words: Vec<Value> = rights.iter().map(|right| right.as_str().into()).collect();
+        me["role"] = identity.role(room).map(|role| role.as_str()).into();
+        me["rights"] = words.into();
+    }
+    Ok(answer_json(&me))
+}

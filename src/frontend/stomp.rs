@@ -1,0 +1,113 @@
+//! STOMP 1.0, 1.1 and 1.2, over WebSockets, bare TCP, and whatever else carries messages.
+//!
+//! A room is a destination `/topic/ROOM`, an entry is a MESSAGE, and its ID the `message-id`. Reading
+//! order: `frame` is the codec, `destination` and `request` say what a frame means, all of them pure;
+//! `message` is what goes out; `talk` is one client's dialogue, and `verbs` what it may ask for.
+
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use futures_util::FutureExt;
+
+use self::frame::Version;
+use self::talk::Talk;
+use super::carried::{Envelope, Service, WEBSOCKET};
+use super::carrier::Carrier;
+use super::websocket::{self, Handshake, subprotocols};
+use super::{ApiError, FrontendState, Run};
+use crate::auth::{AuthError, Identity};
+use crate::metrics::Kind;
+
+mod beats;
+mod destination;
+mod farewell;
+mod frame;
+mod login;
+mod message;
+mod refused;
+mod request;
+mod talk;
+mod tcp;
+mod transaction;
+mod verbs;
+mod voice;
+
+pub use destination::Aliases;
+pub(crate) use tcp::serve;
+
+#[cfg(fuzzing)]
+pub(crate) use frame::fuzz as fuzz_frames;
+
+/// Settings of this front end.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Destinations of applications' own.
+    pub aliases: Aliases,
+    /// Largest frame of a client that has logged in, in bytes.
+    pub max_frame: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            aliases: Aliases::default(),
+            // RabbitMQ's.
+            max_frame: 4 * 1024 * 1024,
+        }
+    }
+}
+
+/// Opens STOMP dialogues.
+pub(crate) struct Stomp {
+    state: Arc<FrontendState>,
+}
+
+impl Stomp {
+    /// Those of a node.
+    pub(crate) fn new(state: Arc<FrontendState>) -> Self {
+        Stomp { state }
+    }
+}
+
+impl Service for Stomp {
+    type Talk = Talk;
+
+    fn open(
+        &self,
+        carrier: Arc<Carrier>,
+        envelope: &'static Envelope,
+        who: Result<Identity, AuthError>,
+    ) -> Talk {
+        Talk::open(self.state.clone(), &carrier, envelope, who)
+    }
+
+    fn state(&self) -> &Arc<FrontendState> {
+        &self.state
+    }
+
+    fn max_message(&self) -> usize {
+        self.state.settings.stomp.max_frame
+    }
+}
+
+/// Checks a handshake for STOMP, and makes its answer and what follows.
+pub(crate) fn upgrade(
+    state: Arc<FrontendState>,
+    headers: &HeaderMap,
+    who: Result<Identity, AuthError>,
+) -> Result<(bytes::Bytes, Run), ApiError> {
+    let handshake = Handshake::of(headers)?;
+    // The newest that both know; a client that offers none says what it speaks in its CONNECT.
+    let subprotocol = Version::ALL
+        .map(Version::subprotocol)
+        .into_iter()
+        .find(|ours| subprotocols(headers).any(|theirs| theirs == *ours));
+    let head = handshake.head(subprotocol);
+    let run: Run = Box::new(move |taken| {
+        let max_frame = state.settings.stomp.max_frame;
+        let carrier = Carrier::over(taken.socket.wire());
+        let talk = Talk::open(state, &carrier, &WEBSOCKET, who);
+        websocket::run(taken.socket, taken.read_ahead, max_frame, Kind::Stomp, talk).boxed()
+    });
+    Ok((head, run))
+}

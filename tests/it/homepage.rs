@@ -1,0 +1,343 @@
+//! The homepage: all rooms at once from memory, on several nodes and one Redis.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::clients::Ws;
+use crate::harness::node::Node;
+use crate::harness::redis_server::RedisServer;
+use crate::harness::{PATIENCE, until};
+
+/// The homepage as it is now.
+#[track_caller]
+fn homepage(node: &Node) -> Value {
+    let answer = node.get("/homepage_json");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()
+}
+
+/// A room on it.
+fn card<'a>(page: &'a Value, room: &str) -> Option<&'a Value> {
+    let rooms = page["rooms"].as_array().unwrap();
+    rooms.iter().find(|card| card["room"] == room)
+}
+
+/// What is said in a room, as the homepage has it.
+fn said(node: &Node, room: &str) -> Vec<String> {
+    let page = homepage(node);
+    let Some(card) = card(&page, room) else {
+        return Vec::new();
+    };
+    let messages = card["messages"].as_array().unwrap().iter();
+    messages
+        .map(|message| message["fields"]["message"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// An act of a moderator.
+#[track_caller]
+fn act(node: &Node, room: &str, act: Value) {
+    let json = [("content-type", "application/json")];
+    let path = format!("/rooms/{room}/moderation");
+    let answer = node.request("POST", &path, &json, act.to_string());
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+fn start() -> (RedisServer, Node, Node) {
+    let redis = RedisServer::start();
+    let (one, other) = std::thread::scope(|scope| {
+        let one = scope.spawn(|| Node::start(&redis.url()));
+        let other = Node::start(&redis.url());
+        (one.join().unwrap(), other)
+    });
+    (redis, one, other)
+}
+
+#[tokio::test]
+async fn rooms_with_their_properties_and_newest_messages() {
+    let (redis, one, other) = start();
+    for number in 0..12 {
+        one.publish("long", format!("m{number}"));
+    }
+    let last = one.publish("short", "alone");
+    act(
+        &one,
+        "short",
+        json!({"act":"topic","message":"A \"topic\""}),
+    );
+    act(
+        &one,
+        "short",
+        json!({"act":"property","name":"color","value":"red"}),
+    );
+    one.publish("@ann", "for ann only");
+    // Whichever node is asked first, and whoever published.
+    for node in [&one, &other] {
+        let page = homepage(node);
+        assert_eq!(page["truncated"], false);
+        let rooms = page["rooms"].as_array().unwrap();
+        assert_eq!(rooms.len(), 2, "{page}");
+        let want = json!({
+            "room": "short", "topic": "A \"topic\"", "properties": {"color": "red"},
+            "count": 0, "last": last,
+            "messages": [{"id": last, "fields": {"message": "alone"}}],
+        });
+        assert_eq!(rooms[0], want);
+        assert_eq!(rooms[1]["room"], "long");
+        assert!(rooms[1].get("topic").is_none());
+        assert_eq!(rooms[1]["properties"], json!({}));
+        let want: Vec<String> = (2..12).map(|number| format!("m{number}")).collect();
+        assert_eq!(said(node, "long"), want);
+    }
+    // From then on it follows: clients of either node, and redis-cli.
+    one.publish("long", "from one");
+    redis.cli(&["XADD", "long", "*", "message", "from outside"]);
+    one.publish("fresh", "a new room");
+    for node in [&one, &other] {
+        until("it is there", || {
+            said(node, "long").ends_with(&["from one".into(), "from outside".into()])
+        })
+        .await;
+        until("a room is found", || said(node, "fresh") == ["a new room"]).await;
+        assert_eq!(homepage(node)["rooms"][0]["room"], "fresh");
+    }
+    act(&other, "short", json!({"act":"topic","message":""}));
+    act(&other, "short", json!({"act":"unproperty","name":"color"}));
+    until("the topic is lifted", || {
+        let page = homepage(&one);
+        let short = card(&page, "short").unwrap();
+        short.get("topic").is_none() && short["properties"] == json!({})
+    })
+    .await;
+    // Who is there is counted, a moment late.
+    let (_socket, _) = {
+        let path = "/rooms/short?format=json&user=ann";
+        let mut socket = Ws::open(&other, path).await;
+        let joined = socket.frame_of("joined").await;
+        (socket, joined)
+    };
+    until("ann is counted", || {
+        card(&homepage(&one), "short").unwrap()["count"] == 1
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_removed_is_gone_at_once() {
+    let (redis, one, other) = start();
+    let ids: Vec<String> = (0..12)
+        .map(|number| one.publish("live", format!("m{number}")))
+        .collect();
+    for node in [&one, &other] {
+        until("all is heard", || {
+            said(node, "live").last().unwrap() == "m11"
+        })
+        .await;
+    }
+    let answer = one.request(
+        "POST",
+        "/rooms/live",
+        &[("content-type", "application/json")],
+        json!({"message": "now or never", "ephemeral": true}).to_string(),
+    );
+    assert_eq!(answer.status, 201);
+    act(&one, "live", json!({"act":"delete","id":ids[11]}));
+    let at_once = said(&one, "live");
+    assert!(!at_once.contains(&"m11".to_owned()), "{at_once:?}");
+    let want: Vec<String> = (1..11).map(|number| format!("m{number}")).collect();
+    for node in [&one, &other] {
+        until("older ones are back", || said(node, "live") == want).await;
+    }
+    // A client that goes on from there is told of no gap.
+    let last = homepage(&one)["rooms"][0]["last"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(last, ids[11]);
+    let path = format!("/rooms/live?format=json&from={last}");
+    let mut socket = Ws::open(&other, &path).await;
+    assert_eq!(socket.frame().await["type"], "joined");
+    socket.assert_quiet().await;
+    // A stream that begins anew.
+    redis.cli(&["DEL", "live"]);
+    redis.cli(&["XADD", "live", "5-1", "message", "again"]);
+    for node in [&one, &other] {
+        until("it began anew", || said(node, "live") == ["again"]).await;
+        assert_eq!(homepage(node)["rooms"][0]["last"], "5-1");
+    }
+    redis.cli(&["DEL", "live"]);
+    for node in [&one, &other] {
+        until("the room is gone", || homepage(node)["rooms"] == json!([])).await;
+    }
+}
+
+#[tokio::test]
+async fn unchanged_pages_are_not_sent_again() {
+    let (_redis, one, other) = start();
+    one.publish("a", "hi");
+    let first = one.get("/homepage_json");
+    let etag = first.header("etag").unwrap().to_owned();
+    assert!(etag.starts_with('"') && etag.ends_with('"'), "{etag}");
+    assert_eq!(first.header("cache-control"), Some("private, no-cache"));
+    // The same page from any node.
+    for node in [&one, &other] {
+        let again = node.request("GET", "/homepage_json", &[("if-none-match", &etag)], "");
+        assert_eq!((again.status, again.body.len()), (304, 0), "{again:?}");
+        assert_eq!(again.header("etag"), Some(&*etag));
+    }
+    one.publish("a", "news");
+    until("it has changed", || {
+        let again = one.request("GET", "/homepage_json", &[("if-none-match", &etag)], "");
+        again.status == 200 && again.header("etag") != Some(&*etag)
+    })
+    .await;
+    assert_eq!(said(&one, "a"), ["hi", "news"]);
+}
+
+#[tokio::test]
+async fn long_messages_are_cut_and_too_many_rooms_left_out() {
+    let redis = RedisServer::start();
+    let node = Node::start_with(&redis.url(), &["--homepage-rooms", "3"]);
+    node.publish("a", "x".repeat(10_000));
+    for room in ["b", "c", "d", "e"] {
+        node.publish(room, "hi");
+    }
+    let page = homepage(&node);
+    let names = |page: &Value| -> Vec<String> {
+        let rooms = page["rooms"].as_array().unwrap().iter();
+        rooms
+            .map(|card| card["room"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(names(&page), ["e", "d", "c"]);
+    assert_eq!(page["truncated"], true);
+    // The most active ones, also if they become so later.
+    node.publish("a", "y".repeat(10_000));
+    until("a is there", || names(&homepage(&node)) == ["a", "e", "d"]).await;
+    let page = homepage(&node);
+    let shown = &page["rooms"][0]["messages"][1];
+    assert_eq!(shown["truncated"], true);
+    assert!(shown["fields"]["message"].as_str().unwrap().len() < 2_100);
+    let off = Node::start_with(&redis.url(), &["--homepage-rooms", "0"]);
+    assert_eq!(off.get("/homepage_json").error_code(), "not_found");
+}
+
+/// Snapshot, then sockets from its positions, while somebody publishes all the time: nothing lost,
+/// nothing twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_and_a_socket_are_one_story() {
+    let (redis, one, other) = start();
+    let rooms = ["r0", "r1", "r2"];
+    for room in rooms {
+        one.publish(room, "first");
+    }
+    assert_eq!(homepage(&other)["rooms"].as_array().unwrap().len(), 3);
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let mut publishers = Vec::new();
+    for room in rooms {
+        let path = format!("/rooms/{room}?format=json");
+        let mut socket = Ws::open(&one, &path).await;
+        let stopped = stopped.clone();
+        publishers.push(tokio::spawn(async move {
+            let mut number = 0;
+            while !*stopped.borrow() {
+                let publish = json!({"type":"publish","message":number.to_string()});
+                socket.ask(publish).await;
+                number += 1;
+            }
+            number
+        }));
+    }
+    let mut readers = Vec::new();
+    for round in 0..15 {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        let page = homepage(if round % 2 == 0 { &one } else { &other });
+        let node = if round % 3 == 0 { &one } else { &other };
+        let room = rooms[round % 3];
+        let card = card(&page, room).unwrap();
+        let from = card["last"].as_str().unwrap();
+        let mut story: Vec<String> = Vec::new();
+        for message in card["messages"].as_array().unwrap() {
+            story.push(message["id"].as_str().unwrap().to_owned());
+        }
+        let path = format!("/?room=elsewhere{round}&format=json");
+        let mut socket = Ws::open(node, &path).await;
+        socket.frame_of("joined").await;
+        socket
+            .send_json(json!({"type":"join","room":room,"from":from}))
+            .await;
+        readers.push(tokio::spawn(async move {
+            loop {
+                let frame = socket.frame().await;
+                assert_ne!(frame["type"], "gap", "{frame}");
+                if frame["type"] == "entry" {
+                    story.push(frame["id"].as_str().unwrap().to_owned());
+                    if frame["fields"]["message"] == "the end" {
+                        return (room, story);
+                    }
+                }
+            }
+        }));
+    }
+    stop.send_replace(true);
+    for publisher in publishers {
+        let published = tokio::time::timeout(PATIENCE, publisher).await.unwrap();
+        assert!(published.unwrap() > 20);
+    }
+    for room in rooms {
+        one.publish(room, "the end");
+    }
+    for reader in readers {
+        let (room, story) = tokio::time::timeout(PATIENCE, reader)
+            .await
+            .unwrap()
+            .unwrap();
+        let all = redis.entries(room);
+        let all: Vec<String> = all.iter().map(|(id, _)| id.to_string()).collect();
+        let begin = all.iter().position(|id| *id == story[0]).unwrap();
+        assert_eq!(story, all[begin..], "{room}");
+    }
+}
+
+/// How many commands Redis has got that a homepage could have sent.
+fn commands(redis: &RedisServer) -> u64 {
+    let stats = redis.cli(&["INFO", "commandstats"]);
+    let calls = |line: &str| -> Option<u64> {
+        let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+        let is_ours = ![
+            "ping", "info", "set", "eval", "evalsha", "get", "sadd", "smembers", "mget",
+        ]
+        .contains(&name);
+        is_ours.then_some(())?;
+        rest.split(',').next()?.parse().ok()
+    };
+    stats.lines().filter_map(calls).sum()
+}
+
+#[tokio::test]
+async fn a_thousand_requests_cost_redis_nothing() {
+    let redis = RedisServer::start();
+    let node = Node::start(&redis.url());
+    for room in 0..50 {
+        node.publish(&format!("room{room}"), "hi");
+    }
+    assert_eq!(homepage(&node)["rooms"].as_array().unwrap().len(), 50);
+    let quiet = {
+        // What it costs to keep it, in about as long a time.
+        let before = commands(&redis);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        commands(&redis) - before
+    };
+    let before = commands(&redis);
+    let began = std::time::Instant::now();
+    for _ in 0..1_000 {
+        assert_eq!(node.get("/homepage_json").status, 200);
+    }
+    let asked = commands(&redis) - before;
+    let took = began.elapsed();
+    println!("1,000 requests in {took:?}: {asked} commands; {quiet} in a second without any");
+    // One scan and its counting every 5 s, and blocking reads that come to their ends.
+    let most = 80 * (took.as_secs() + 1);
+    assert!(asked <= most, "{asked} commands in {took:?}");
+}
