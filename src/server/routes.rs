@@ -42,6 +42,7 @@ pub fn router(state: Arc<FrontendState>) -> Router {
         )
         .route("/publish", post(api::many::publish_to_many))
         .route("/nodes", get(api::people::nodes))
+        .merge(socketio(&state))
         .route("/me", get(api::me::me))
         .route("/register", post(api::accounts::register))
         .route("/login", post(api::accounts::login))
@@ -60,6 +61,17 @@ pub fn router(state: Arc<FrontendState>) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(state.clone(), around))
         .with_state(state)
+}
+
+/// Socket.IO, with a slash at its path's end and without.
+fn socketio(state: &FrontendState) -> Router<Arc<FrontendState>> {
+    let path = state.settings.socketio.path.trim_end_matches('/');
+    Router::new()
+        .route(
+            &format!("{path}/"),
+            any(frontend::socketio::request::handle),
+        )
+        .route(path, any(frontend::socketio::request::handle))
 }
 
 async fn root(
