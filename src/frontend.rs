@@ -3,7 +3,7 @@
 //! A front end speaks one protocol with clients and knows only the relay.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::http::header::{ACCEPT, UPGRADE};
@@ -13,6 +13,7 @@ use axum::response::Response;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
+use crate::accounts::Accounts;
 use crate::auth::{self, Auth, AuthSetupError, Right};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
@@ -22,16 +23,16 @@ use crate::relay::entry::{RoomName, RoomNameError};
 use crate::relay::hub::Relay;
 
 pub(crate) mod carried;
-#[allow(dead_code, reason = "front ends over it follow")]
 pub(crate) mod carrier;
 mod error;
+mod forward;
 pub(crate) mod identify;
 pub(crate) mod json;
 pub(crate) mod moderation;
 mod origin;
-#[allow(dead_code, reason = "front ends over it follow")]
 pub(crate) mod record;
 mod socket;
+pub mod socketio;
 pub mod sockjs;
 mod sse;
 pub mod stomp;
@@ -54,6 +55,8 @@ pub struct Settings {
     pub max_frame: usize,
     /// Most fields one publish may have.
     pub max_fields: usize,
+    /// Whether raw sockets are in their user's own room without asking for it.
+    pub raw_inbox: bool,
     /// Frames a socket may send per second; 0 is no limit.
     pub frame_rate: u32,
     /// How long a socket may be silent before it's pinged.
@@ -70,6 +73,8 @@ pub struct Settings {
     pub sse_heartbeat: Duration,
     /// Those of SockJS.
     pub sockjs: sockjs::Options,
+    /// Those of Socket.IO.
+    pub socketio: socketio::Settings,
     /// Those of STOMP.
     pub stomp: stomp::Settings,
 }
@@ -81,6 +86,7 @@ impl Settings {
             default_room,
             max_frame: 64 * 1024,
             max_fields: 64,
+            raw_inbox: false,
             frame_rate: 100,
             ping: Duration::from_secs(25),
             pong: Duration::from_secs(10),
@@ -89,6 +95,7 @@ impl Settings {
             history_limit: 1_000,
             sse_heartbeat: Duration::from_secs(15),
             sockjs: sockjs::Options::default(),
+            socketio: socketio::Settings::default(),
             stomp: stomp::Settings::default(),
         }
     }
@@ -106,6 +113,10 @@ pub struct FrontendState {
     pub metrics: Metrics,
     /// Tells when this node goes away.
     pub drain: Drain,
+    /// Accounts of this server's own, if it has any.
+    pub accounts: OnceLock<Arc<Accounts>>,
+    /// What Socket.IO's sessions share.
+    pub(crate) socketio: socketio::Sessions,
 }
 
 impl FrontendState {
@@ -117,6 +128,8 @@ impl FrontendState {
             settings,
             metrics: Metrics::default(),
             drain: Drain::default(),
+            accounts: OnceLock::new(),
+            socketio: socketio::Sessions::default(),
         })
     }
 

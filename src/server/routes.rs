@@ -14,6 +14,7 @@ use crate::frontend::{
     self, ApiError, FrontendState, SocketQuery, room_at_root, room_of, wants_events, wants_socket,
 };
 use crate::ops;
+use crate::web;
 
 const WELCOME: &str = "\
 This is tailcast: every room is a Redis stream, and whoever is in it gets every entry, in order.
@@ -30,6 +31,7 @@ This is tailcast: every room is a Redis stream, and whoever is in it gets every 
 pub fn router(state: Arc<FrontendState>) -> Router {
     Router::new()
         .route("/", get(root))
+        .route("/assets/{name}", get(web::asset))
         .route("/rooms", get(api::people::rooms))
         .route("/rooms/{room}", get(room).post(api::publish::to_room))
         .route("/rooms/{room}/presence", get(api::people::presence))
@@ -40,7 +42,11 @@ pub fn router(state: Arc<FrontendState>) -> Router {
         )
         .route("/publish", post(api::many::publish_to_many))
         .route("/nodes", get(api::people::nodes))
+        .merge(socketio(&state))
         .route("/me", get(api::me::me))
+        .route("/register", post(api::accounts::register))
+        .route("/login", post(api::accounts::login))
+        .route("/logout", post(api::accounts::logout))
         .route("/homepage_json", get(api::home::homepage))
         .route("/stomp", get(stomp))
         .route("/stomp/websocket", get(stomp))
@@ -57,6 +63,17 @@ pub fn router(state: Arc<FrontendState>) -> Router {
         .with_state(state)
 }
 
+/// Socket.IO, with a slash at its path's end and without.
+fn socketio(state: &FrontendState) -> Router<Arc<FrontendState>> {
+    let path = state.settings.socketio.path.trim_end_matches('/');
+    Router::new()
+        .route(
+            &format!("{path}/"),
+            any(frontend::socketio::request::handle),
+        )
+        .route(path, any(frontend::socketio::request::handle))
+}
+
 async fn root(
     State(state): State<Arc<FrontendState>>,
     request: Request,
@@ -66,6 +83,9 @@ async fn root(
         let query = SocketQuery::of(&parts.uri)?;
         let room = room_at_root(&query, &state.settings)?;
         return frontend::socket(state, &mut parts, query, room).await;
+    }
+    if web::wants_page(&parts.headers) {
+        return Ok(web::page(&parts.headers));
     }
     let host = parts
         .headers

@@ -188,6 +188,22 @@ async fn trouble_is_said() {
     assert_eq!(raw.closed().await.0, 4409);
     assert_eq!(told("trimmed"), Some(2.0));
 
+    // An entry that comes late is seen to, by Redis's clock: nothing else knows that this node stood still.
+    let lag = || node.metric("tailcast_tail_lag_seconds_sum").unwrap();
+    let before = lag();
+    node.stop();
+    redis.cli(&["XADD", "lobby", "*", "message", "4"]);
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    node.cont();
+    assert_eq!(socket.frame_of("entry").await["fields"]["message"], "3");
+    assert_eq!(socket.frame_of("entry").await["fields"]["message"], "4");
+    let late = lag() - before;
+    assert!((1.4..10.0).contains(&late), "{late}");
+    let is_late = |text: &str| text.ends_with(" s") && !text.ends_with("ms");
+    page.until("a late entry", |shown| {
+        is_late(&chart(shown, "chart-tail", 1))
+    });
+
     redis.stop();
     let shown = page.until_state("unready");
     assert_eq!(shown["text"], "Redis is away");
@@ -201,6 +217,16 @@ async fn trouble_is_said() {
     let notice = shown["notice"].as_str().unwrap();
     assert!(notice.contains("does not answer"), "{notice}");
     assert!(tile(&shown, "gaps").starts_with("2\n"), "{shown}");
+    node.restart();
+    page.until_state("ready");
+
+    // Its sockets are given time, so it drains for a while; the page is told before it can't be.
+    let _socket = Ws::open(&node, "/rooms/lobby").await;
+    page.until("a socket", |shown| {
+        tile(shown, "sockets").starts_with("1\n")
+    });
+    node.sigterm();
+    assert_eq!(page.until_state("draining")["text"], "Draining");
     node.restart();
     page.until_state("ready");
     assert_eq!(page.program.finish(), Some(0));

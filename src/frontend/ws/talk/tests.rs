@@ -38,6 +38,7 @@ fn node(change: impl FnOnce(&mut Settings)) -> Node {
         default_room: room(),
         max_frame: 64 * 1024,
         max_fields: 64,
+        raw_inbox: false,
         frame_rate: 0,
         ping: Duration::from_secs(25),
         pong: Duration::from_secs(10),
@@ -45,8 +46,7 @@ fn node(change: impl FnOnce(&mut Settings)) -> Node {
         allowed_origins: Default::default(),
         history_limit: 100,
         sse_heartbeat: Duration::from_secs(15),
-        sockjs: crate::frontend::sockjs::Options::default(),
-        stomp: crate::frontend::stomp::Settings::default(),
+        ..Settings::new(room())
     };
     change(&mut settings);
     Node {
