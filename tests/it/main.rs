@@ -19,5 +19,6 @@ mod page;
 mod people;
 mod presence_sim;
 mod simulation;
+mod sockjs;
 mod status_page;
 mod stomp;
