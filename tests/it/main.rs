@@ -20,3 +20,4 @@ mod people;
 mod presence_sim;
 mod simulation;
 mod status_page;
+mod together;
