@@ -190,6 +190,8 @@ pub struct Config {
     pub sse_heartbeat: Option<Duration>,
     /// Where to take STOMP over bare TCP.
     pub stomp_listen: Vec<SocketAddr>,
+    /// Where metrics and the status page are, if not with the rest.
+    pub ops_listen: Vec<SocketAddr>,
     /// Largest STOMP frame.
     pub stomp_max_frame: usize,
     /// Names of STOMP destinations.
@@ -406,6 +408,10 @@ impl Reader<'_> {
             drain_timeout: self.time("drain-timeout"),
             history_limit: self.number("history-limit"),
             sse_heartbeat: self.time_or_never("sse-heartbeat"),
+            ops_listen: self.read("ops-listen", |text, _| match text.is_empty() {
+                true => Ok(Vec::new()),
+                false => value::addresses(text),
+            }),
             stomp_listen: self.read("stomp-listen", |text, _| match text.is_empty() {
                 true => Ok(Vec::new()),
                 false => value::addresses(text),
