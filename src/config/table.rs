@@ -126,6 +126,8 @@ pub static SETTINGS: &[Setting] = &[
     row("jwks", "", Kind::Text("FILE|URL"), "Public keys that tokens are checked with, as a JWKS"),
     row("audience", "", Kind::Text("TEXT"), "Whom tokens must be for (aud)"),
     row("issuer", "", Kind::Text("TEXT"), "Who must have made the tokens (iss)"),
+    row("accounts", "false", Kind::Switch, "Let people register and log in here; without --auth and --jwt-secret it sets up both by itself"),
+    row("account-host", "", Kind::List("USER,…"), "Accounts that are host in every room"),
     row("token-cookie", "token", Kind::Text("NAME"), "Cookie with a token, or with --auth cookie the user's name"),
     row("api-key", "", Kind::List("NAME:KEY,…"), "Keys of back ends, which may do anything; 16 bytes or more"),
     row("role", "", Kind::List("ROLE=RIGHTS,…"), "What a role may, as in viewer=subscribe+history; of subscribe, publish, history, presence, moderate, announce"),
@@ -138,6 +140,8 @@ pub static SETTINGS: &[Setting] = &[
     row("stomp-listen", "", Kind::List("ADDRESS:PORT,…"), "Where to take STOMP connections over bare TCP, as in 127.0.0.1:61613; if empty, nowhere"),
     row("stomp-max-frame", "4MiB", Kind::Size(1), "Largest STOMP frame taken in, once its client has logged in"),
     row("stomp-alias", "/app/chat.sendMessage=/topic/public,/app/chat.addUser=enter:/topic/public", Kind::List("DESTINATION=DESTINATION,…"), "STOMP destinations of applications' own and what they stand for; enter: marks one whose senders are said to LEAVE when their connection ends"),
+    row("sockjs-client", "", Kind::Text("URL"), "Where the iframe page of SockJS, which browsers of before 2012 need, loads the client library from; if empty, there is no such page"),
+    row("sockjs-cookie", "false", Kind::Switch, "Give SockJS sessions a cookie JSESSIONID, for balancers that keep sessions on their nodes by it"),
     row("log", "info", Kind::Text("FILTER"), "What to log: error, warn, info, debug, trace, or a filter such as info,tailcast::store=debug"),
     row("log-format", "text", Kind::Choice("text|json"), "How log lines look"),
 ];

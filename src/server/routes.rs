@@ -7,13 +7,14 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 
 use crate::api;
 use crate::frontend::{
     self, ApiError, FrontendState, SocketQuery, room_at_root, room_of, wants_events, wants_socket,
 };
 use crate::ops;
+use crate::web;
 
 const WELCOME: &str = "\
 This is tailcast: every room is a Redis stream, and whoever is in it gets every entry, in order.
@@ -30,6 +31,7 @@ This is tailcast: every room is a Redis stream, and whoever is in it gets every 
 pub fn router(state: Arc<FrontendState>) -> Router {
     Router::new()
         .route("/", get(root))
+        .route("/assets/{name}", get(web::asset))
         .route("/rooms", get(api::people::rooms))
         .route("/rooms/{room}", get(room).post(api::publish::to_room))
         .route("/rooms/{room}/presence", get(api::people::presence))
@@ -41,9 +43,13 @@ pub fn router(state: Arc<FrontendState>) -> Router {
         .route("/publish", post(api::many::publish_to_many))
         .route("/nodes", get(api::people::nodes))
         .route("/me", get(api::me::me))
+        .route("/register", post(api::accounts::register))
+        .route("/login", post(api::accounts::login))
+        .route("/logout", post(api::accounts::logout))
         .route("/homepage_json", get(api::home::homepage))
         .route("/stomp", get(stomp))
         .route("/stomp/websocket", get(stomp))
+        .merge(sockjs(&state))
         .route("/health/live", get(ops::live))
         .route("/health/ready", get(ops::ready))
         .merge(match state.settings.ops_apart {
@@ -84,6 +90,9 @@ async fn root(
         let query = SocketQuery::of(&parts.uri)?;
         let room = room_at_root(&query, &state.settings)?;
         return frontend::socket(state, &mut parts, query, room).await;
+    }
+    if web::wants_page(&parts.headers) {
+        return Ok(web::page(&parts.headers));
     }
     let host = parts
         .headers
@@ -127,6 +136,23 @@ async fn stomp(
         ));
     }
     frontend::stomp_socket(state, &mut parts).await
+}
+
+/// STOMP over SockJS, where the well-known tutorials look for it.
+fn sockjs(state: &Arc<FrontendState>) -> Router<Arc<FrontendState>> {
+    let endpoint = frontend::sockjs_endpoint(state);
+    let answer = any(move |request: Request| {
+        let endpoint = endpoint.clone();
+        async move {
+            let path = request.uri().path().to_owned();
+            let rest = path.strip_prefix("/ws").unwrap_or_default();
+            endpoint.answer(rest, request).await
+        }
+    });
+    Router::new()
+        .route("/ws", answer.clone())
+        .route("/ws/", answer.clone())
+        .route("/ws/{*rest}", answer)
 }
 
 async fn not_found() -> ApiError {

@@ -247,6 +247,11 @@ impl Program {
         Self::node("js-client.mjs", arguments)
     }
 
+    /// A script that drives the chat page in Chromium.
+    pub(crate) fn page(script: &str, arguments: &[&str]) -> Self {
+        Self::node(&format!("page/{script}.mjs"), arguments)
+    }
+
     fn node(script: &str, arguments: &[&str]) -> Self {
         let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
         assert!(

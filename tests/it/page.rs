@@ -1,0 +1,72 @@
+//! The chat page in a real Chromium, driven by the scripts in `tests/clients/page`, against the real
+//! program and a real Redis.
+
+use serde_json::{Value, json};
+
+use crate::harness::clients::Program;
+use crate::harness::node::Node;
+use crate::harness::redis_server::RedisServer;
+
+/// Runs a script to its end; `on` is called with each event that is no step.
+fn run(script: &str, arguments: &[&str], mut on: impl FnMut(&Value, &mut Program)) {
+    let mut program = Program::page(script, arguments);
+    loop {
+        let event = program.json();
+        match event["event"].as_str().unwrap() {
+            "step" => eprintln!("{script}: {}", event["name"]),
+            "passed" => return,
+            "failed" => panic!("{script}: {}", event["message"].as_str().unwrap()),
+            _ => on(&event, &mut program),
+        }
+    }
+}
+
+/// Runs a script that needs nothing but a node.
+fn run_at_a_node(script: &str) {
+    let redis = RedisServer::start();
+    let node = Node::start(&redis.url());
+    run(script, &[&node.url("")], |event, _| panic!("{event}"));
+}
+
+#[test]
+fn two_people_chat() {
+    run_at_a_node("chat");
+}
+
+#[test]
+fn scrolling_up_loads_history() {
+    run_at_a_node("history");
+}
+
+#[test]
+fn direct_messages_and_moderation() {
+    run_at_a_node("people");
+}
+
+#[test]
+fn everybody_can_use_it() {
+    run_at_a_node("access");
+}
+
+#[test]
+fn the_node_under_the_page_is_killed() {
+    let redis = RedisServer::start();
+    let mut node = Node::start(&redis.url());
+    let other = Node::start(&redis.url());
+    let (base, second) = (node.url(""), other.url(""));
+    run("fault", &[&base, &second], |event, program| {
+        match event["event"].as_str().unwrap() {
+            "kill" => node.kill9(),
+            "restart" => node.restart(),
+            "trim" => {
+                node.kill9();
+                other.publish("lobby", "missed");
+                other.publish("lobby", "after the gap");
+                redis.cli(&["XTRIM", "lobby", "MAXLEN", "1"]);
+                node.restart();
+            }
+            _ => panic!("{event}"),
+        }
+        program.say(&json!({"done": true}).to_string());
+    });
+}
