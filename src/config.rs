@@ -5,6 +5,7 @@
 
 pub mod auth;
 pub mod origin;
+pub mod socketio;
 pub mod table;
 pub mod value;
 
@@ -80,6 +81,8 @@ impl fmt::Debug for RedisUrl {
 pub struct Config {
     /// Where to take connections.
     pub listen: Vec<SocketAddr>,
+    /// Where other nodes reach this one, if it's not what it listens on.
+    pub advertise: Option<String>,
     /// The Redis server.
     pub redis: RedisUrl,
     /// Whether somebody named it; only an unnamed one may be started by tailcast.
@@ -192,6 +195,8 @@ pub struct Config {
     pub history_limit: usize,
     /// Heartbeat of quiet event streams.
     pub sse_heartbeat: Option<Duration>,
+    /// Those of Socket.IO.
+    pub socketio: socketio::Socketio,
     /// Where to take STOMP over bare TCP.
     pub stomp_listen: Vec<SocketAddr>,
     /// Where metrics and the status page are, if not with the rest.
@@ -352,6 +357,7 @@ impl Reader<'_> {
         };
         let config = Config {
             listen: self.read("listen", |text, _| value::addresses(text)),
+            advertise: self.read("advertise", |text, _| socketio::advertise(text)),
             redis: RedisUrl(self.read("redis", redis_url)),
             redis_given: self.given("redis"),
             memory: self.read("memory", |text, _| value::switch(text)),
@@ -439,6 +445,7 @@ impl Reader<'_> {
             drain_timeout: self.time("drain-timeout"),
             history_limit: self.number("history-limit"),
             sse_heartbeat: self.time_or_never("sse-heartbeat"),
+            socketio: self.socketio(),
             ops_listen: self.read("ops-listen", |text, _| match text.is_empty() {
                 true => Ok(Vec::new()),
                 false => value::addresses(text),

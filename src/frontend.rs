@@ -23,16 +23,16 @@ use crate::relay::entry::{RoomName, RoomNameError};
 use crate::relay::hub::Relay;
 
 pub(crate) mod carried;
-#[allow(dead_code, reason = "front ends over it follow")]
 pub(crate) mod carrier;
 mod error;
+mod forward;
 pub(crate) mod identify;
 pub(crate) mod json;
 pub(crate) mod moderation;
 mod origin;
-#[allow(dead_code, reason = "front ends over it follow")]
 pub(crate) mod record;
 mod socket;
+pub mod socketio;
 pub mod sockjs;
 mod sse;
 pub mod stomp;
@@ -75,6 +75,8 @@ pub struct Settings {
     pub sse_heartbeat: Duration,
     /// Those of SockJS.
     pub sockjs: sockjs::Options,
+    /// Those of Socket.IO.
+    pub socketio: socketio::Settings,
     /// Those of STOMP.
     pub stomp: stomp::Settings,
 }
@@ -96,6 +98,7 @@ impl Settings {
             history_limit: 1_000,
             sse_heartbeat: Duration::from_secs(15),
             sockjs: sockjs::Options::default(),
+            socketio: socketio::Settings::default(),
             stomp: stomp::Settings::default(),
         }
     }
@@ -115,6 +118,8 @@ pub struct FrontendState {
     pub drain: Drain,
     /// Accounts of this server's own, if it has any.
     pub accounts: OnceLock<Arc<Accounts>>,
+    /// What Socket.IO's sessions share.
+    pub(crate) socketio: socketio::Sessions,
 }
 
 impl FrontendState {
@@ -127,6 +132,7 @@ impl FrontendState {
             metrics: Metrics::default(),
             drain: Drain::default(),
             accounts: OnceLock::new(),
+            socketio: socketio::Sessions::default(),
         })
     }
 

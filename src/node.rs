@@ -17,7 +17,7 @@ use crate::auth::mint::SigningKey;
 use crate::auth::{self, Auth, Grants, KeySource, Secret};
 use crate::config::{self, Config};
 use crate::drain::Stop;
-use crate::frontend::{self, FrontendState, Origins};
+use crate::frontend::{self, FrontendState, Origins, socketio};
 use crate::ops;
 use crate::people::board::Board;
 use crate::people::{self, People};
@@ -270,12 +270,33 @@ fn people_settings(config: &Config) -> people::Settings {
         homepage_rooms: config.homepage_rooms,
         rates: config.rates.clone(),
         address: config
-            .listen
-            .first()
-            .map(SocketAddr::to_string)
-            .unwrap_or_default(),
+            .advertise
+            .clone()
+            .unwrap_or_else(|| own_address(config)),
         ..people::Settings::default()
     }
+}
+
+/// Where others reach this node, as far as it can tell.
+fn own_address(config: &Config) -> String {
+    let Some(address) = config.listen.first() else {
+        return String::new();
+    };
+    if !address.ip().is_unspecified() {
+        return address.to_string();
+    }
+    // The address that packets to far away would leave from; none is sent.
+    let outward = || {
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        socket.local_addr()
+    };
+    let ip = outward().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |outward| outward.ip());
+    let own = SocketAddr::new(ip, address.port()).to_string();
+    if !config.memory {
+        warn!(address = %own, "other nodes are told to reach this one there; --advertise says otherwise");
+    }
+    own
 }
 
 fn relay_settings(config: &Config) -> hub::Settings {
@@ -317,6 +338,14 @@ fn frontend_settings(config: &Config) -> Result<frontend::Settings> {
             client: config.sockjs_client.clone(),
             cookie: config.sockjs_cookie,
             ..frontend::sockjs::Options::default()
+        },
+        socketio: socketio::Settings {
+            path: config.socketio.path.clone(),
+            ping_interval: config.socketio.ping_interval,
+            ping_timeout: config.socketio.ping_timeout,
+            max_payload: config.socketio.max_payload,
+            secret: config.jwt_secret.clone(),
+            ..socketio::Settings::default()
         },
         stomp: frontend::stomp::Settings {
             aliases: config.stomp_alias.clone(),

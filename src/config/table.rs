@@ -81,6 +81,7 @@ const fn row(name: &'static str, default: &'static str, kind: Kind, help: &'stat
 #[rustfmt::skip]
 pub static SETTINGS: &[Setting] = &[
     row("listen", "127.0.0.1:8080", Kind::List("ADDRESS:PORT,…"), "Where to take connections; port 0 lets the system pick"),
+    row("advertise", "", Kind::Text("HOST:PORT"), "Where other nodes reach this one, to pass requests of its sessions on; if empty, its first --listen"),
     row("redis", "redis://127.0.0.1:6379", Kind::Text("URL"), "The Redis server: redis://, rediss:// (TLS) or unix://, with user, password and database"),
     row("memory", "false", Kind::Switch, "Run one node without Redis; nothing is kept"),
     row("data-dir", "~/.local/share/tailcast", Kind::Text("DIR"), "Where a redis-server started by tailcast keeps its data; the default follows $XDG_DATA_HOME"),
@@ -118,6 +119,10 @@ pub static SETTINGS: &[Setting] = &[
     row("idle-timeout", "0", Kind::Time(0), "Close sockets that sent nothing for this long; 0 is never"),
     row("ping", "25s", Kind::Time(0), "Ping sockets this often; 0 is never"),
     row("pong", "10s", Kind::Time(1), "How long a socket may take to answer a ping"),
+    row("socketio-path", "/socket.io", Kind::Text("PATH"), "Where Socket.IO clients come in"),
+    row("socketio-ping-interval", "25s", Kind::Time(1), "Ping Socket.IO clients this often"),
+    row("socketio-ping-timeout", "20s", Kind::Time(1), "How long they may take to answer, and how long one that polls may ask for nothing"),
+    row("socketio-max-payload", "1000000", Kind::Size(1), "Largest message or request body taken from them"),
     row("allowed-origins", "", Kind::List("ORIGIN,…"), "Web pages' origins that may connect, or * for any; if empty, the same host only"),
     row("auth", "none", Kind::Choice("none|jwt|cookie"), "Whom to believe: anybody, who has a token, or, unchecked, whom the cookie --token-cookie names"),
     row("insecure", "false", Kind::Switch, "Listen where others can come in, even with --auth none or cookie"),

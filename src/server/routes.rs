@@ -42,6 +42,7 @@ pub fn router(state: Arc<FrontendState>) -> Router {
         )
         .route("/publish", post(api::many::publish_to_many))
         .route("/nodes", get(api::people::nodes))
+        .merge(socketio(&state))
         .route("/me", get(api::me::me))
         .route("/register", post(api::accounts::register))
         .route("/login", post(api::accounts::login))
@@ -79,6 +80,17 @@ fn for_operators() -> Router<Arc<FrontendState>> {
         .route("/status", get(ops::status::page))
         .route("/status/{file}", get(ops::status::file))
         .route("/status.json", get(ops::status::numbers))
+}
+
+/// Socket.IO, with a slash at its path's end and without.
+fn socketio(state: &FrontendState) -> Router<Arc<FrontendState>> {
+    let path = state.settings.socketio.path.trim_end_matches('/');
+    Router::new()
+        .route(
+            &format!("{path}/"),
+            any(frontend::socketio::request::handle),
+        )
+        .route(path, any(frontend::socketio::request::handle))
 }
 
 async fn root(

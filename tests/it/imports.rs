@@ -67,6 +67,18 @@ const RULES: &[(&str, &[&str])] = &[
             "drain",
         ],
     ),
+    (
+        "frontend/socketio",
+        &[
+            "frontend::socketio",
+            "frontend",
+            "people",
+            "auth",
+            "relay",
+            "metrics",
+            "drain",
+        ],
+    ),
     ("frontend/record", &["frontend", "relay"]),
     (
         "frontend",
@@ -89,7 +101,7 @@ const RULES: &[(&str, &[&str])] = &[
 ];
 
 /// Those that know nothing of each other.
-const FRONT_ENDS: [&str; 4] = ["ws", "sse", "sockjs", "stomp"];
+const FRONT_ENDS: [&str; 5] = ["ws", "sse", "socketio", "sockjs", "stomp"];
 
 /// The only ones that know the configuration.
 const KNOW_CONFIG: [&str; 4] = ["config", "cli", "node", "main"];

@@ -215,9 +215,8 @@ fn mark_preflight(asked: &HeaderMap, headers: &mut HeaderMap) {
     let methods = HeaderValue::from_static("OPTIONS, GET, POST");
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("31536000"));
-    if let Some(names) = asked.get(ACCESS_CONTROL_REQUEST_HEADERS) {
-        if !names.is_empty() {
-            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
-        }
+    let names = asked.get(ACCESS_CONTROL_REQUEST_HEADERS);
+    if let Some(names) = names.filter(|names| !names.is_empty()) {
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
     }
 }

@@ -9,7 +9,7 @@ const UNREACHABLE_MS = 2_500
 // The node holds a request for its drain for 25 s.
 const HELD_MS = 30_000
 
-const KINDS = { ws_raw: 'raw', ws_json: 'JSON', sse: 'events', socketio: 'Socket.IO', stomp: 'STOMP', stomp_tcp: 'STOMP over TCP', sockjs: 'SockJS' }
+const KINDS = { ws_raw: 'raw', ws_json: 'JSON', sse: 'events', socketio: 'Socket.IO', socketio_polling: 'Socket.IO polling', stomp: 'STOMP', stomp_tcp: 'STOMP over TCP', sockjs: 'SockJS' }
 
 const at = (id) => document.getElementById(id)
 

@@ -31,6 +31,7 @@ pub(super) struct State {
     nodes: BTreeMap<NodeId, Node>,
     rules: HashMap<RoomName, BTreeMap<String, String>>,
     counters: HashMap<RoomName, (BTreeMap<String, u64>, Instant)>,
+    secret: Option<Bytes>,
     ears: ears::Ears,
 }
 
@@ -288,6 +289,10 @@ impl Board for MemoryLog {
             };
             Ok(counts.into_iter().map(&mut add).collect())
         })
+    }
+
+    fn secret(&self, made: Bytes) -> Answer<Bytes> {
+        self.answer(move |streams, _, _| Ok(streams.board.secret.get_or_insert(made).clone()))
     }
 
     fn rooms(&self, cursor: u64, limit: usize) -> Answer<(Vec<RoomName>, u64)> {

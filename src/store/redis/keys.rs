@@ -99,7 +99,7 @@ impl Keys {
         self.own(&format!("account:{user}"))
     }
 
-    /// The secret of nodes that nobody gave one: a string.
+    /// The secret that all nodes share: a string.
     pub(super) fn secret(&self) -> String {
         self.own("secret")
     }
