@@ -212,10 +212,10 @@ class Room extends Emitter {
     this._to('joined')
     this.#ready.resolve(this)
     // A node says how the room stands right after; of a room that is as rooms are, it says nothing.
-    const { closed, slow, pin, announcement } = this.info
-    if (closed || slow || pin || announcement) {
+    const { closed, slow, pin, announcement, topic, properties } = this.info
+    if (closed || slow || pin || announcement || topic || Object.keys(properties).length > 0) {
       clearTimeout(this.#resetting)
-      this.#resetting = setTimeout(() => this._onInfo({}), 1_000)
+      this.#resetting = setTimeout(() => this._onInfo({ topic: null, properties: {} }), 1_000)
     }
   }
 

@@ -268,7 +268,7 @@ function showInfo({ closed, slow, pin, announcement, topic }) {
   byId('closed').hidden = !closed
   byId('slow').hidden = slow === 0
   byId('slow').textContent = `slow: ${spell(slow)}`
-  if (topic !== null) showTopic(topic)
+  showTopic(topic)
   const may = rights.has('moderate')
   if (!rights.has('publish')) composer.block('You can read here, but not write.')
   else composer.block(closed && !may ? 'This room is closed: only moderators can write.' : null)

@@ -58,6 +58,16 @@ fn the_node_under_the_page_is_killed() {
         match event["event"].as_str().unwrap() {
             "kill" => node.kill9(),
             "restart" => node.restart(),
+            "delete" => {
+                let text = event["text"].as_str().unwrap();
+                let entries = redis.entries("lobby").into_iter();
+                let mut meant = entries.filter(|(_, payload)| payload == text.as_bytes());
+                let act = json!({"act": "delete", "id": meant.next().unwrap().0.to_string()});
+                let kind = [("content-type", "application/json")];
+                let path = "/rooms/lobby/moderation?user=mod";
+                let answer = other.request("POST", path, &kind, act.to_string());
+                assert_eq!(answer.status, 200, "{answer:?}");
+            }
             "trim" => {
                 node.kill9();
                 other.publish("lobby", "missed");

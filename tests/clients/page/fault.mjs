@@ -52,6 +52,20 @@ await run(async (open, complaints) => {
   assert.equal(await pages[0].locator('.gap').count(), 0)
   step('nothing is missing')
 
+  // What was deleted meanwhile is gone, too, though nobody was there to be told.
+  const doomed = 'before 1'
+  print({ event: 'kill' })
+  await told()
+  print({ event: 'delete', text: doomed })
+  await told()
+  print({ event: 'restart' })
+  await told()
+  for (const page of pages) {
+    await until('it is gone', async () => !(await shown(page)).includes(doomed))
+    assert.deepEqual(await shown(page), all.filter((text) => text !== doomed))
+  }
+  step('deleted meanwhile')
+
   // And where something is missing, it's said in its place.
   print({ event: 'trim' })
   await told()
