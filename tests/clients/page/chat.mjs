@@ -47,7 +47,7 @@ await run(async (open) => {
   await text.pressSequentially('two')
   assert.equal(await text.inputValue(), 'one\ntwo')
   await text.press('Enter')
-  await stored(bob, 'one')
+  await stored(bob, 'two')
   assert.equal((await shown(bob)).at(-1), 'one\ntwo')
   assert.equal(await text.inputValue(), '')
   step('Enter and Shift+Enter')
@@ -93,9 +93,10 @@ await run(async (open) => {
 
   // Scrolled up, one stays where one is, and is told of what is new.
   const top = () => alice.locator('.message', { hasText: 'hello bob' }).evaluate((node) => node.getBoundingClientRect().top)
-  await alice.locator('.begin').waitFor()
-  await alice.locator('#messages').evaluate((box) => (box.scrollTop = 0))
-  await until('the beginning is in sight', async () => (await top()) > 0)
+  await until('the beginning is in sight', async () => {
+    await alice.locator('#messages').evaluate((box) => (box.scrollTop = 0))
+    return (await alice.locator('.begin').count()) > 0 && (await top()) > 0
+  })
   const place = await top()
   await write(bob, 'news from below')
   await until('the button tells', async () => /1 new message/.test(await alice.locator('#below').textContent()))
