@@ -2,7 +2,7 @@
 // each command one on stdin. It ends when stdin does.
 //
 //   node js-client.mjs --url URL [--url URL] [--room NAME] [--from POSITION] [--user NAME] [--token TOKEN…]
-//     [--cut N]
+//     [--cut N] [--ping MS]
 //
 // Events: {"event":"entry","id","text","user"} {"event":"gap",…} {"event":"state","state",…}
 //         {"event":"room-state",…} {"event":"presence","users":[…],"count"} {"event":"info",…}
@@ -26,6 +26,7 @@ const { values } = parseArgs({
     user: { type: 'string' },
     token: { type: 'string', multiple: true, default: [] },
     cut: { type: 'string' },
+    ping: { type: 'string' },
   },
 })
 
@@ -62,6 +63,7 @@ const client = connect(values.url, {
   // Several are what a function gives, one after the other.
   token: values.token.length > 1 ? () => values.token[Math.min(asked++, values.token.length - 1)] : values.token[0],
   backoffMax: 1_000,
+  ...(values.ping ? { pingInterval: Number(values.ping), pongTimeout: Number(values.ping), connectTimeout: 1_000 } : {}),
 })
 client.on('state', ({ error, ...event }) => print({ event: 'state', ...event, error: error?.code }))
 client.on('error', (error) => print({ event: 'error', code: error.code, message: error.message }))

@@ -416,3 +416,18 @@ async fn a_node_that_drains_loses_nothing() {
     check_stored(&stream, &stored);
     assert_eq!(entries_to(&listener, stream.last().unwrap().0), stream);
 }
+
+#[tokio::test]
+async fn a_node_that_hangs_is_left() {
+    let redis = RedisServer::start();
+    let (one, two) = (Node::start(&redis.url()), Node::start(&redis.url()));
+    let mut client = start(&[&one, &two], &["--ping", "300"]);
+    joined(&client);
+    one.stop();
+    let id = two.publish("lobby", "is anybody there?");
+    assert_eq!(client.event("entry")["id"], id.as_str());
+    say(&mut client, json!({"publish": "here"}));
+    client.event("stored");
+    one.cont();
+    assert_eq!(redis.cli(&["XLEN", "lobby"]), "2");
+}

@@ -41,6 +41,7 @@ await run(async (open) => {
   isOver = true
   await publishing
   const all = await stream('lobby', other)
+  assert(all.length > 60, 'more than a room begins with')
   for (let round = 0; round < 3; round++) {
     for (const text of [`before ${round}`, `meanwhile ${round}`]) assert.equal(all.filter((line) => line === text).length, 1, text)
   }
