@@ -81,6 +81,7 @@ async function askName() {
     name = byId('door-user').value.trim()
     if (!name) return 'A name has at least one letter.'
     if (/\p{Cc}/u.test(name)) return 'A name is plain text.'
+    if (new TextEncoder().encode(name).length > 128) return 'This name is too long.'
     kept.write('name', name)
     return null
   })
