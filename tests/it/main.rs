@@ -20,4 +20,5 @@ mod people;
 mod presence_sim;
 mod simulation;
 mod status_page;
+mod stomp;
 mod together;

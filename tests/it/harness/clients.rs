@@ -247,6 +247,11 @@ impl Program {
         Self::node("js-client.mjs", arguments)
     }
 
+    /// The package `@stomp/stompjs`, over `sockjs-client` if asked to.
+    pub(crate) fn stomp(arguments: &[&str]) -> Self {
+        Self::node("stomp-client.mjs", arguments)
+    }
+
     /// A script that drives the chat page in Chromium.
     pub(crate) fn page(script: &str, arguments: &[&str]) -> Self {
         Self::node(&format!("page/{script}.mjs"), arguments)
