@@ -110,15 +110,16 @@ impl Polled {
     pub(super) async fn fetch(self: &Arc<Self>) -> Result<Vec<u8>, Rejected> {
         let mut turn = Turn::fetching(self)?;
         let is_probed = self.inner().is_probed;
-        let taken = match self.carrier.try_take() {
-            // The client is about to change over, and waits for this to end.
-            Ok(None) if is_probed => Ok(None),
-            Ok(None) => tokio::select! {
+        let taken = if is_probed {
+            // The client is about to change over, and waits for this to end. What it would get with
+            // it, it would lose if it closed in the same moment; the socket brings that, too.
+            Ok(None)
+        } else {
+            tokio::select! {
                 biased;
                 taken = self.carrier.take() => taken.map(Some),
                 () = self.release.notified() => Ok(None),
-            },
-            taken => taken,
+            }
         };
         turn.is_done = true;
         drop(turn);
