@@ -138,6 +138,7 @@ for await (const line of createInterface({ input: process.stdin })) {
     const { first, ids, connects, recovered, gaps } = it
     say({ event: 'socket', first, ids, connects, recovered, gaps })
   }
-  say({ event: 'finished', complete: all.filter(isComplete).length })
-  process.exit(0)
+  const finished = { event: 'finished', complete: all.filter(isComplete).length }
+  // A pipe takes its time.
+  process.stdout.write(JSON.stringify(finished) + '\n', () => process.exit(0))
 }
