@@ -3,7 +3,7 @@
 //! A front end speaks one protocol with clients and knows only the relay.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::http::header::{ACCEPT, UPGRADE};
@@ -13,6 +13,7 @@ use axum::response::Response;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
+use crate::accounts::Accounts;
 use crate::auth::{self, Auth, AuthSetupError, Right};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
@@ -22,16 +23,17 @@ use crate::relay::entry::{RoomName, RoomNameError};
 use crate::relay::hub::Relay;
 
 pub(crate) mod carried;
-#[allow(dead_code, reason = "front ends over it follow")]
 pub(crate) mod carrier;
 mod error;
+mod forward;
 pub(crate) mod identify;
 pub(crate) mod json;
 pub(crate) mod moderation;
 mod origin;
-#[allow(dead_code, reason = "front ends over it follow")]
 pub(crate) mod record;
 mod socket;
+pub mod socketio;
+pub mod sockjs;
 mod sse;
 pub mod stomp;
 mod takeover;
@@ -69,6 +71,10 @@ pub struct Settings {
     pub history_limit: usize,
     /// How often server-sent events get a comment, which keeps proxies from giving up.
     pub sse_heartbeat: Duration,
+    /// Those of SockJS.
+    pub sockjs: sockjs::Options,
+    /// Those of Socket.IO.
+    pub socketio: socketio::Settings,
     /// Those of STOMP.
     pub stomp: stomp::Settings,
 }
@@ -88,6 +94,8 @@ impl Settings {
             allowed_origins: Origins::default(),
             history_limit: 1_000,
             sse_heartbeat: Duration::from_secs(15),
+            sockjs: sockjs::Options::default(),
+            socketio: socketio::Settings::default(),
             stomp: stomp::Settings::default(),
         }
     }
@@ -105,6 +113,10 @@ pub struct FrontendState {
     pub metrics: Metrics,
     /// Tells when this node goes away.
     pub drain: Drain,
+    /// Accounts of this server's own, if it has any.
+    pub accounts: OnceLock<Arc<Accounts>>,
+    /// What Socket.IO's sessions share.
+    pub(crate) socketio: socketio::Sessions,
 }
 
 impl FrontendState {
@@ -116,6 +128,8 @@ impl FrontendState {
             settings,
             metrics: Metrics::default(),
             drain: Drain::default(),
+            accounts: OnceLock::new(),
+            socketio: socketio::Sessions::default(),
         })
     }
 
@@ -244,6 +258,12 @@ pub(crate) async fn socket(
     let who = identify::socket(&state, parts).await?;
     let accepted = ws::upgrade(state, &parts.headers, &query, room, who)?;
     Ok(takeover::leave_http(parts, accepted.head, accepted.run).await)
+}
+
+/// STOMP over SockJS.
+pub(crate) fn sockjs_endpoint(state: &Arc<FrontendState>) -> Arc<sockjs::Endpoint<stomp::Stomp>> {
+    let service = stomp::Stomp::new(state.clone());
+    sockjs::Endpoint::new(service, state.settings.sockjs.clone())
 }
 
 /// Answers a request for a WebSocket that speaks STOMP.

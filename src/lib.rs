@@ -7,6 +7,7 @@
 
 pub mod relay;
 
+pub mod accounts;
 pub mod auth;
 pub mod people;
 pub mod store;

@@ -24,6 +24,10 @@ pub(crate) enum Kind {
     WsJson,
     /// Server-sent events.
     Sse,
+    /// Socket.IO over a WebSocket.
+    Socketio,
+    /// Socket.IO by polling.
+    SocketioPolling,
     /// STOMP over a WebSocket.
     Stomp,
     /// STOMP over bare TCP.
@@ -132,6 +136,8 @@ impl Metrics {
             Kind::WsRaw => "ws_raw",
             Kind::WsJson => "ws_json",
             Kind::Sse => "sse",
+            Kind::Socketio => "socketio",
+            Kind::SocketioPolling => "socketio_polling",
             Kind::Stomp => "stomp",
             Kind::StompTcp => "stomp_tcp",
             Kind::SockJs => "sockjs",

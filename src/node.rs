@@ -12,10 +12,12 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::auth::{self, Auth, KeySource};
+use crate::accounts::{self, Accounts, Vault};
+use crate::auth::mint::SigningKey;
+use crate::auth::{self, Auth, Grants, KeySource, Secret};
 use crate::config::{self, Config};
 use crate::drain::Stop;
-use crate::frontend::{self, FrontendState, Origins};
+use crate::frontend::{self, FrontendState, Origins, socketio};
 use crate::ops;
 use crate::people::board::Board;
 use crate::people::{self, People};
@@ -41,6 +43,9 @@ const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Where Redis is looked for when no `--redis` says otherwise, and where one is started.
 const REDIS_PORT: u16 = 6379;
 
+/// How often Redis is asked for the nodes' secret until it answers.
+const SECRET_RETRY: Duration = Duration::from_millis(500);
+
 /// How long the look at Redis at the start may take. A node serves without it, too.
 const PROBE: Duration = Duration::from_secs(2);
 
@@ -63,24 +68,38 @@ pub fn own_redis(config: &Config) -> Result<Option<LocalRedis>> {
 
 /// Runs a node until it's told to stop, and drains it.
 pub async fn run(config: Config) -> Result<()> {
-    let stop = Stop::on_signals().context("cannot listen for signals")?;
-    let (log, board): (Arc<dyn Log>, Arc<dyn Board>) = if config.memory {
+    let mut stop = Stop::on_signals().context("cannot listen for signals")?;
+    let mut config = config;
+    type Parts = (Arc<dyn Log>, Arc<dyn Board>, Arc<dyn Vault>);
+    let (log, board, vault): Parts = if config.memory {
         info!("rooms are in memory only: nothing is kept, and there is one node");
         let memory = Arc::new(MemoryLog::new(memory_settings(&config)));
-        (memory.clone(), memory)
+        (memory.clone(), memory.clone(), memory)
     } else {
         look_at_redis(&config).await?;
         let redis = RedisLog::start(redis_settings(&config)).context("cannot use --redis")?;
-        (redis.clone(), redis)
+        (redis.clone(), redis.clone(), redis)
     };
     if config.auth == auth::Mode::Cookie {
         warn_of_cookies(&config);
     }
+    if config.accounts && config.jwt_secret.is_none() {
+        tokio::select! {
+            secret = shared_secret(&*vault) => config.jwt_secret = Some(secret),
+            () = stop.next() => return Ok(()),
+        }
+    }
+    let config = config;
     let auth = Auth::new(auth_settings(&config)?).context("cannot check who comes in")?;
     auth.warm_up().await;
     let relay = Relay::new(log, relay_settings(&config));
     let people = People::start(relay, board, people_settings(&config));
     let state = FrontendState::new(people.clone(), auth, frontend_settings(&config)?);
+    if config.accounts {
+        let accounts = Accounts::new(vault, account_settings(&config)?);
+        // It's set here alone.
+        let _ = state.accounts.set(accounts);
+    }
     ops::register(&state);
 
     let mut listeners = Vec::new();
@@ -244,12 +263,33 @@ fn people_settings(config: &Config) -> people::Settings {
         homepage_rooms: config.homepage_rooms,
         rates: config.rates.clone(),
         address: config
-            .listen
-            .first()
-            .map(SocketAddr::to_string)
-            .unwrap_or_default(),
+            .advertise
+            .clone()
+            .unwrap_or_else(|| own_address(config)),
         ..people::Settings::default()
     }
+}
+
+/// Where others reach this node, as far as it can tell.
+fn own_address(config: &Config) -> String {
+    let Some(address) = config.listen.first() else {
+        return String::new();
+    };
+    if !address.ip().is_unspecified() {
+        return address.to_string();
+    }
+    // The address that packets to far away would leave from; none is sent.
+    let outward = || {
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        socket.local_addr()
+    };
+    let ip = outward().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |outward| outward.ip());
+    let own = SocketAddr::new(ip, address.port()).to_string();
+    if !config.memory {
+        warn!(address = %own, "other nodes are told to reach this one there; --advertise says otherwise");
+    }
+    own
 }
 
 fn relay_settings(config: &Config) -> hub::Settings {
@@ -286,6 +326,19 @@ fn frontend_settings(config: &Config) -> Result<frontend::Settings> {
         },
         history_limit: config.history_limit,
         sse_heartbeat: config.sse_heartbeat.unwrap_or(NEVER),
+        sockjs: frontend::sockjs::Options {
+            client: config.sockjs_client.clone(),
+            cookie: config.sockjs_cookie,
+            ..frontend::sockjs::Options::default()
+        },
+        socketio: socketio::Settings {
+            path: config.socketio.path.clone(),
+            ping_interval: config.socketio.ping_interval,
+            ping_timeout: config.socketio.ping_timeout,
+            max_payload: config.socketio.max_payload,
+            secret: config.jwt_secret.clone(),
+            ..socketio::Settings::default()
+        },
         stomp: frontend::stomp::Settings {
             aliases: config.stomp_alias.clone(),
             max_frame: config.stomp_max_frame,
@@ -319,6 +372,44 @@ pub fn auth_settings(config: &Config) -> Result<auth::Settings> {
         default_role: config.default_role.clone(),
         anonymous_role: config.anonymous_role.clone(),
         ..auth::Settings::default()
+    })
+}
+
+/// The secret that all nodes share which were given none. A node can't let anybody in without, so it
+/// waits for Redis.
+async fn shared_secret(vault: &dyn Vault) -> Secret {
+    let random: [u8; 32] = rand::random();
+    let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let proposed = Secret::from(hex.as_str());
+    let mut was_told = false;
+    loop {
+        match vault.secret(proposed.clone()).await {
+            Ok(secret) => return secret,
+            Err(error) if was_told => tracing::debug!(%error, "no secret yet"),
+            Err(error) => {
+                warn!(%error, "the nodes' secret is in Redis; serving once that answers");
+                was_told = true;
+            }
+        }
+        tokio::time::sleep(SECRET_RETRY).await;
+    }
+}
+
+fn account_settings(config: &Config) -> Result<accounts::Settings> {
+    let secret = config.jwt_secret.as_ref();
+    let secret = secret.context("--accounts needs --jwt-secret")?;
+    // Where somebody has said what tokens are good for, that holds for these, too.
+    let rooms = match config.default_role.is_empty() {
+        true => "*=member,@*=member".parse()?,
+        false => Grants::default(),
+    };
+    Ok(accounts::Settings {
+        key: SigningKey::from_secret(secret).context("cannot sign tokens")?,
+        audience: config.audience.clone(),
+        issuer: config.issuer.clone(),
+        rooms,
+        hosts: config.account_hosts.clone(),
+        host_rooms: "*=host,@*=member".parse()?,
     })
 }
 

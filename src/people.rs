@@ -32,6 +32,7 @@ pub mod home;
 mod lease;
 mod member;
 pub mod moderation;
+mod nodes;
 mod pace;
 mod publish;
 pub mod query;
@@ -117,6 +118,8 @@ struct Shared {
     /// The last act that has taken effect on this node.
     audited: watch::Sender<EntryId>,
     started_ms: u64,
+    /// This process's name, which it keeps for life, whatever its names on the board.
+    process: String,
 }
 
 /// The nodes with a lease.
@@ -151,6 +154,7 @@ impl People {
             audits: watch::Sender::new(None),
             audited: watch::Sender::new(EntryId::ZERO),
             started_ms: now_ms(),
+            process: NodeId::random().to_string(),
         });
         let audit = tokio::spawn(audit::follow(shared.clone()));
         let tell = tokio::spawn(lease::tell(shared.clone()));

@@ -104,9 +104,18 @@ struct Shared {
 impl Server {
     /// A server for the front ends of `state`.
     pub fn new(settings: Settings, state: Arc<FrontendState>, listeners: Vec<TcpListener>) -> Self {
-        let drain = state.drain.clone();
-        let metrics = state.metrics.clone();
-        Server::assemble(settings, router(state), drain, metrics, listeners)
+        Server::with_router(settings, router(state.clone()), &state, listeners)
+    }
+
+    /// A server of other routes, for the connections of `state`.
+    pub fn with_router(
+        settings: Settings,
+        router: Router,
+        state: &FrontendState,
+        listeners: Vec<TcpListener>,
+    ) -> Self {
+        let (drain, metrics) = (state.drain.clone(), state.metrics.clone());
+        Server::assemble(settings, router, drain, metrics, listeners)
     }
 
     fn assemble(

@@ -7,10 +7,13 @@ use std::fs;
 use super::value;
 use super::{Config, ConfigErrors, Reader, Sources};
 use crate::auth::key::SECRET_MIN;
-use crate::auth::{API_KEY_MIN, Grants, Mode, Roles, Secret};
+use crate::auth::{API_KEY_MIN, Grants, Mode, Roles, Secret, UserName};
 
 /// What shows instead of a secret.
 const MASK: &str = "***";
+
+/// Who may come in without a token where `--accounts` alone says how people come in: anybody, to read.
+pub(super) const READERS: &str = "*=viewer";
 
 /// Settings that only mean something with `--auth jwt`; the last one with `--auth cookie` as well.
 const OF_JWT: [&str; 6] = [
@@ -182,6 +185,13 @@ pub(crate) fn public_listeners(config: &Config) -> impl Iterator<Item = &'static
     open.into_iter().flatten()
 }
 
+/// User names.
+pub(super) fn users(text: &str) -> Result<Vec<UserName>, String> {
+    let users = value::list(text).map(UserName::parse);
+    let users: Result<_, _> = users.collect();
+    users.map_err(|error| format!("is wrong: {error}"))
+}
+
 /// What does not go together: the setting to blame, and why.
 pub(super) fn together(
     config: &Config,
@@ -195,6 +205,23 @@ pub(super) fn together(
     let mut keys = keys.into_iter().filter(|(_, there)| *there);
     let (first, second) = (keys.next(), keys.next());
     let mut wrong = Vec::new();
+    if config.accounts {
+        const BOTH: &str = "needs --auth jwt with --jwt-secret, as nodes make the tokens; write both, or neither, and nodes share a secret of their own";
+        // With neither, nodes find a secret in Redis.
+        let is_alone = !given("auth") && first.is_none();
+        if config.jwt_secret.is_none() && !is_alone || config.auth == Mode::None {
+            wrong.push(("accounts", BOTH));
+            return wrong;
+        }
+        if is_alone {
+            return wrong;
+        }
+    } else if !config.account_hosts.is_empty() {
+        wrong.push((
+            "account-host",
+            "is of no use without --accounts; write that, too, or leave it out",
+        ));
+    }
     match config.auth {
         Mode::Jwt => {
             if first.is_none() {

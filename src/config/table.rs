@@ -81,6 +81,7 @@ const fn row(name: &'static str, default: &'static str, kind: Kind, help: &'stat
 #[rustfmt::skip]
 pub static SETTINGS: &[Setting] = &[
     row("listen", "127.0.0.1:8080", Kind::List("ADDRESS:PORT,…"), "Where to take connections; port 0 lets the system pick"),
+    row("advertise", "", Kind::Text("HOST:PORT"), "Where other nodes reach this one, to pass requests of its sessions on; if empty, its first --listen"),
     row("redis", "redis://127.0.0.1:6379", Kind::Text("URL"), "The Redis server: redis://, rediss:// (TLS) or unix://, with user, password and database"),
     row("memory", "false", Kind::Switch, "Run one node without Redis; nothing is kept"),
     row("data-dir", "~/.local/share/tailcast", Kind::Text("DIR"), "Where a redis-server started by tailcast keeps its data; the default follows $XDG_DATA_HOME"),
@@ -118,6 +119,10 @@ pub static SETTINGS: &[Setting] = &[
     row("idle-timeout", "0", Kind::Time(0), "Close sockets that sent nothing for this long; 0 is never"),
     row("ping", "25s", Kind::Time(0), "Ping sockets this often; 0 is never"),
     row("pong", "10s", Kind::Time(1), "How long a socket may take to answer a ping"),
+    row("socketio-path", "/socket.io", Kind::Text("PATH"), "Where Socket.IO clients come in"),
+    row("socketio-ping-interval", "25s", Kind::Time(1), "Ping Socket.IO clients this often"),
+    row("socketio-ping-timeout", "20s", Kind::Time(1), "How long they may take to answer, and how long one that polls may ask for nothing"),
+    row("socketio-max-payload", "1000000", Kind::Size(1), "Largest message or request body taken from them"),
     row("allowed-origins", "", Kind::List("ORIGIN,…"), "Web pages' origins that may connect, or * for any; if empty, the same host only"),
     row("auth", "none", Kind::Choice("none|jwt|cookie"), "Whom to believe: anybody, who has a token, or, unchecked, whom the cookie --token-cookie names"),
     row("insecure", "false", Kind::Switch, "Listen where others can come in, even with --auth none or cookie"),
@@ -126,6 +131,8 @@ pub static SETTINGS: &[Setting] = &[
     row("jwks", "", Kind::Text("FILE|URL"), "Public keys that tokens are checked with, as a JWKS"),
     row("audience", "", Kind::Text("TEXT"), "Whom tokens must be for (aud)"),
     row("issuer", "", Kind::Text("TEXT"), "Who must have made the tokens (iss)"),
+    row("accounts", "false", Kind::Switch, "Let people register and log in here; without --auth and --jwt-secret it sets up both by itself"),
+    row("account-host", "", Kind::List("USER,…"), "Accounts that are host in every room"),
     row("token-cookie", "token", Kind::Text("NAME"), "Cookie with a token, or with --auth cookie the user's name"),
     row("api-key", "", Kind::List("NAME:KEY,…"), "Keys of back ends, which may do anything; 16 bytes or more"),
     row("role", "", Kind::List("ROLE=RIGHTS,…"), "What a role may, as in viewer=subscribe+history; of subscribe, publish, history, presence, moderate, announce"),
@@ -137,6 +144,8 @@ pub static SETTINGS: &[Setting] = &[
     row("stomp-listen", "", Kind::List("ADDRESS:PORT,…"), "Where to take STOMP connections over bare TCP, as in 127.0.0.1:61613; if empty, nowhere"),
     row("stomp-max-frame", "4MiB", Kind::Size(1), "Largest STOMP frame taken in, once its client has logged in"),
     row("stomp-alias", "/app/chat.sendMessage=/topic/public,/app/chat.addUser=enter:/topic/public", Kind::List("DESTINATION=DESTINATION,…"), "STOMP destinations of applications' own and what they stand for; enter: marks one whose senders are said to LEAVE when their connection ends"),
+    row("sockjs-client", "", Kind::Text("URL"), "Where the iframe page of SockJS, which browsers of before 2012 need, loads the client library from; if empty, there is no such page"),
+    row("sockjs-cookie", "false", Kind::Switch, "Give SockJS sessions a cookie JSESSIONID, for balancers that keep sessions on their nodes by it"),
     row("log", "info", Kind::Text("FILTER"), "What to log: error, warn, info, debug, trace, or a filter such as info,tailcast::store=debug"),
     row("log-format", "text", Kind::Choice("text|json"), "How log lines look"),
 ];

@@ -13,6 +13,7 @@ use rustix::net::{SendFlags, send};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
+use tokio_util::either::Either;
 
 use crate::relay::outlet::Wire;
 
@@ -59,6 +60,14 @@ impl Socket {
     /// The socket as the relay writes to it.
     pub(crate) fn wire(&self) -> Arc<dyn Wire> {
         self.0.clone()
+    }
+
+    /// The stream itself, if nobody else holds it.
+    pub(crate) fn into_stream(self) -> Option<Either<TcpStream, UnixStream>> {
+        Some(match Arc::into_inner(self.0)? {
+            Stream::Tcp(stream) => Either::Left(stream),
+            Stream::Unix(stream) => Either::Right(stream),
+        })
     }
 
     /// Ends one direction, or both. That it has ended already is no error worth telling.

@@ -73,6 +73,9 @@ pub trait Board: Send + Sync + 'static {
     /// Adds to a room's counters, and answers their new values in the same order.
     fn count(&self, room: &RoomName, counts: Vec<(String, u64)>) -> Answer<Vec<u64>>;
 
+    /// The secret that all nodes share: this one, if there is none yet.
+    fn secret(&self, made: Bytes) -> Answer<Bytes>;
+
     /// A page of the rooms that have a stream, about `limit` of them, without order; users' own and
     /// tailcast's are left out. Begins with `0`; answers where the next page begins, `0` at the end.
     fn rooms(&self, cursor: u64, limit: usize) -> Answer<(Vec<RoomName>, u64)>;

@@ -65,7 +65,7 @@ pub struct Card {
     pub last: Option<EntryId>,
     /// Its newest messages, oldest first.
     pub messages: Vec<Message>,
-    rules: Rules,
+    rules: Arc<Rules>,
     encoded: OnceLock<Bytes>,
 }
 
@@ -172,7 +172,7 @@ enum Stale {
 /// A room that is followed.
 #[derive(Default)]
 struct Followed {
-    rules: Rules,
+    rules: Arc<Rules>,
     count: usize,
     last: Option<EntryId>,
     messages: VecDeque<Message>,
@@ -309,8 +309,9 @@ impl Home {
             return;
         };
         followed.acts += 1;
+        let laid_down = Arc::make_mut(&mut followed.rules);
         for (name, text) in rules {
-            followed.rules.set(name, text.as_deref());
+            laid_down.set(name, text.as_deref());
         }
         if !removed.is_empty() {
             let messages = &mut followed.messages;

@@ -122,6 +122,7 @@ async fn beat(shared: &Arc<Shared>) -> Result<Beat, LogError> {
     let own = shared.own();
     let status = json!({
         "address": shared.settings.address,
+        "process": shared.process,
         "sockets": shared.relay.stats().connections.value(),
         "rooms": shared.relay.stats().rooms.value(),
         "started": shared.started_ms,

@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 
 use crate::api;
 use crate::frontend::{
@@ -42,10 +42,15 @@ pub fn router(state: Arc<FrontendState>) -> Router {
         )
         .route("/publish", post(api::many::publish_to_many))
         .route("/nodes", get(api::people::nodes))
+        .merge(socketio(&state))
         .route("/me", get(api::me::me))
+        .route("/register", post(api::accounts::register))
+        .route("/login", post(api::accounts::login))
+        .route("/logout", post(api::accounts::logout))
         .route("/homepage_json", get(api::home::homepage))
         .route("/stomp", get(stomp))
         .route("/stomp/websocket", get(stomp))
+        .merge(sockjs(&state))
         .route("/health/live", get(ops::live))
         .route("/health/ready", get(ops::ready))
         .route("/metrics", get(ops::metrics))
@@ -56,6 +61,17 @@ pub fn router(state: Arc<FrontendState>) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(state.clone(), around))
         .with_state(state)
+}
+
+/// Socket.IO, with a slash at its path's end and without.
+fn socketio(state: &FrontendState) -> Router<Arc<FrontendState>> {
+    let path = state.settings.socketio.path.trim_end_matches('/');
+    Router::new()
+        .route(
+            &format!("{path}/"),
+            any(frontend::socketio::request::handle),
+        )
+        .route(path, any(frontend::socketio::request::handle))
 }
 
 async fn root(
@@ -113,6 +129,23 @@ async fn stomp(
         ));
     }
     frontend::stomp_socket(state, &mut parts).await
+}
+
+/// STOMP over SockJS, where the well-known tutorials look for it.
+fn sockjs(state: &Arc<FrontendState>) -> Router<Arc<FrontendState>> {
+    let endpoint = frontend::sockjs_endpoint(state);
+    let answer = any(move |request: Request| {
+        let endpoint = endpoint.clone();
+        async move {
+            let path = request.uri().path().to_owned();
+            let rest = path.strip_prefix("/ws").unwrap_or_default();
+            endpoint.answer(rest, request).await
+        }
+    });
+    Router::new()
+        .route("/ws", answer.clone())
+        .route("/ws/", answer.clone())
+        .route("/ws/{*rest}", answer)
 }
 
 async fn not_found() -> ApiError {

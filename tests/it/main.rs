@@ -3,6 +3,7 @@
 // A test that can't go on panics and says where; that is what these are for.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod accounts;
 mod apps;
 mod board;
 mod checker;

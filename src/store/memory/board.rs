@@ -31,6 +31,7 @@ pub(super) struct State {
     nodes: BTreeMap<NodeId, Node>,
     rules: HashMap<RoomName, BTreeMap<String, String>>,
     counters: HashMap<RoomName, (BTreeMap<String, u64>, Instant)>,
+    secret: Option<Bytes>,
     ears: ears::Ears,
 }
 
@@ -90,7 +91,7 @@ impl MemoryLog {
     }
 
     /// Answers what `work` says of the streams, unless the log is told to fail.
-    fn answer<T: Send + 'static>(
+    pub(super) fn answer<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Streams, &Settings, u64) -> Result<T, LogError> + Send + 'static,
     ) -> Answer<T> {
@@ -288,6 +289,10 @@ impl Board for MemoryLog {
             };
             Ok(counts.into_iter().map(&mut add).collect())
         })
+    }
+
+    fn secret(&self, made: Bytes) -> Answer<Bytes> {
+        self.answer(move |streams, _, _| Ok(streams.board.secret.get_or_insert(made).clone()))
     }
 
     fn rooms(&self, cursor: u64, limit: usize) -> Answer<(Vec<RoomName>, u64)> {

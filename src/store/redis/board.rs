@@ -211,6 +211,14 @@ impl Connections {
         values.truncate(counts.len());
         values.into_iter().map(reply::count).collect()
     }
+
+    async fn secret(&self, made: &Bytes) -> Result<Bytes, LogError> {
+        let key = self.keys.secret();
+        let mut pipe = Pipeline::with_capacity(2);
+        pipe.cmd("SET").arg(&key).arg(made.as_ref()).arg("NX");
+        pipe.cmd("GET").arg(&key);
+        reply::bytes(self.one(&pipe).await?)
+    }
 }
 
 /// A node's number of writes; none if it makes no sense.
@@ -292,6 +300,11 @@ impl Board for RedisLog {
     fn count(&self, room: &RoomName, counts: Vec<(String, u64)>) -> Answer<Vec<u64>> {
         let (board, room) = (self.board.clone(), room.clone());
         async move { board.count(&room, &counts).await }.boxed()
+    }
+
+    fn secret(&self, made: Bytes) -> Answer<Bytes> {
+        let board = self.board.clone();
+        async move { board.secret(&made).await }.boxed()
     }
 
     fn rooms(&self, cursor: u64, limit: usize) -> Answer<(Vec<RoomName>, u64)> {

@@ -166,6 +166,10 @@ impl Board for FarBoard {
         self.ask(self.0.log.bury(node, notices), Some(late))
     }
 
+    fn secret(&self, made: Bytes) -> Answer<Bytes> {
+        self.ask(self.0.log.secret(made), None)
+    }
+
     fn members(&self, room: &RoomName, node: &NodeId) -> Answer<Vec<(String, Bytes)>> {
         self.ask(self.0.log.members(room, node), None)
     }

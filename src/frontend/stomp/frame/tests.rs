@@ -27,7 +27,10 @@ fn read(version: Option<Version>, pieces: &[&[u8]]) -> Result<Vec<Frame>, FrameE
 }
 
 /// In every split in two, and byte by byte.
-fn check(version: Option<Version>, input: &str, want: &[(Command, &[(&str, &str)], &str)]) {
+/// A frame: command, headers, body.
+type Want<'a> = (Command, &'a [(&'a str, &'a str)], &'a str);
+
+fn check(version: Option<Version>, input: &str, want: &[Want<'_>]) {
     let want: Vec<Frame> = want
         .iter()
         .map(|(command, headers, body)| {

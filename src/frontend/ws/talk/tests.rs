@@ -46,7 +46,7 @@ fn node(change: impl FnOnce(&mut Settings)) -> Node {
         allowed_origins: Default::default(),
         history_limit: 100,
         sse_heartbeat: Duration::from_secs(15),
-        stomp: crate::frontend::stomp::Settings::default(),
+        ..Settings::new(room())
     };
     change(&mut settings);
     Node {

@@ -1,0 +1,371 @@
+//! An Engine.IO session over HTTP requests: one that fetches what there is, one at a time that brings
+//! something, and the socket that may take over from them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Mutex as AsyncMutex, Notify};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::client::{Client, Hello};
+use super::heartbeat::{Beat, Heartbeat};
+use super::payload::{self, NOOP, Packet};
+use super::probe::probed;
+use super::{Key, opening, socket};
+use crate::frontend::carrier::{Carrier, Over};
+use crate::frontend::{FrontendState, Taken};
+use crate::metrics::Kind;
+use crate::relay::close::CloseReason;
+use crate::relay::outlet::Outlet;
+
+/// How long the last words of a session wait to be fetched.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// How long publishes under way are waited for when the node drains.
+const SETTLING: Duration = Duration::from_secs(10);
+
+/// While a request has the client, its deadlines wait so long.
+const BUSY: Duration = Duration::from_millis(500);
+
+/// A session that is polled.
+pub(super) struct Polled {
+    key: Key,
+    state: Arc<FrontendState>,
+    carrier: Arc<Carrier>,
+    outlet: Arc<Outlet>,
+    /// Gone once a socket took over, or at the end.
+    client: AsyncMutex<Option<Client>>,
+    inner: Mutex<Inner>,
+    /// Lets a pending fetch go, with nothing.
+    release: Notify,
+    /// The last words were fetched, or a socket took over.
+    left: Notify,
+    has_moved: AtomicBool,
+}
+
+struct Inner {
+    is_fetching: bool,
+    is_bringing: bool,
+    /// A socket tries to take over.
+    is_probing: bool,
+    /// It does so in earnest: the client waits for its fetch to end.
+    is_probed: bool,
+    /// When a request came or ended last.
+    last: Instant,
+    heartbeat: Heartbeat,
+}
+
+/// The request makes no sense for this session, and the session is over with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rejected;
+
+impl Polled {
+    /// Begins a session; what its first response says comes with it.
+    pub(super) fn begin(
+        state: &Arc<FrontendState>,
+        hello: Hello,
+        key: Key,
+        sid: &str,
+    ) -> (Arc<Self>, String) {
+        let carrier = Carrier::mailbox();
+        let client = Client::new(state.clone(), &carrier, hello);
+        let now = Instant::now();
+        let settings = &state.settings.socketio;
+        let polled = Arc::new(Polled {
+            key,
+            state: state.clone(),
+            carrier,
+            outlet: client.outlet().clone(),
+            client: AsyncMutex::new(Some(client)),
+            inner: Mutex::new(Inner {
+                is_fetching: false,
+                is_bringing: false,
+                is_probing: false,
+                is_probed: false,
+                last: now,
+                heartbeat: Heartbeat::new(now, settings.ping_interval),
+            }),
+            release: Notify::new(),
+            left: Notify::new(),
+            has_moved: AtomicBool::new(false),
+        });
+        state.socketio.add(key, polled.clone());
+        tokio::spawn(polled.clone().watch());
+        (polled, opening(settings, sid, true))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the session at once: whoever asks for it again gets nothing.
+    fn reject(&self, why: &'static str) -> Rejected {
+        self.state.socketio.forget(&self.key);
+        self.outlet.close(CloseReason::Protocol(1002, why.into()));
+        Rejected
+    }
+
+    /// Waits for what there is for the client, and takes it.
+    pub(super) async fn fetch(self: &Arc<Self>) -> Result<Vec<u8>, Rejected> {
+        let mut turn = Turn::fetching(self)?;
+        let is_probed = self.inner().is_probed;
+        let taken = match self.carrier.try_take() {
+            // The client is about to change over, and waits for this to end.
+            Ok(None) if is_probed => Ok(None),
+            Ok(None) => tokio::select! {
+                biased;
+                taken = self.carrier.take() => taken.map(Some),
+                () = self.release.notified() => Ok(None),
+            },
+            taken => taken,
+        };
+        turn.is_done = true;
+        drop(turn);
+        if self.outlet.is_closing() {
+            self.state.socketio.forget(&self.key);
+            self.left.notify_one();
+        }
+        let payload = match taken {
+            Ok(Some(frames)) => payload::from_frames(&frames),
+            Ok(None) | Err(Over::Moved | Over::Closed) => Vec::new(),
+        };
+        Ok(match payload.is_empty() {
+            true => NOOP.into(),
+            false => payload,
+        })
+    }
+
+    /// Takes in what the client brings.
+    pub(super) async fn bring(self: &Arc<Self>, body: &str) -> Result<(), Rejected> {
+        let mut turn = Turn::bringing(self)?;
+        let brought = tokio::select! {
+            biased;
+            brought = self.take_in(body) => brought,
+            // Whatever it's waiting for is for nothing.
+            _ = self.outlet.closed() => Ok(()),
+        };
+        turn.is_done = true;
+        brought
+    }
+
+    async fn take_in(&self, body: &str) -> Result<(), Rejected> {
+        let mut client = self.client.lock().await;
+        let client = client.as_mut().ok_or(Rejected)?;
+        for packet in payload::packets(body) {
+            client.ready().await;
+            if self.outlet.is_closing() {
+                return Ok(());
+            }
+            let now = Instant::now();
+            match packet {
+                Ok(Packet::Text(text)) => client.on_text(text, now),
+                Ok(Packet::Binary(bytes)) => client.on_binary(&bytes, now),
+                Ok(Packet::Pong) => {
+                    let interval = self.state.settings.socketio.ping_interval;
+                    self.inner().heartbeat.on_pong(now, interval);
+                }
+                // A request that fetches may be on its way still, and gets an answer.
+                Ok(Packet::Close) => client.close(CloseReason::Gone),
+                Ok(Packet::Ping(_) | Packet::Upgrade | Packet::Noop) => {}
+                Err(_) => return Err(self.reject("not a packet")),
+            }
+        }
+        // What this asked for may have to be waited for, which nobody would do before the next
+        // request.
+        client.ready().await;
+        Ok(())
+    }
+
+    /// Lets a socket try to take over; none if another one does.
+    pub(super) fn probe(self: &Arc<Self>) -> Option<Probing> {
+        let mut inner = self.inner();
+        if std::mem::replace(&mut inner.is_probing, true) {
+            return None;
+        }
+        inner.last = Instant::now();
+        drop(inner);
+        Some(Probing(self.clone()))
+    }
+
+    fn on_probe(&self) {
+        self.inner().is_probed = true;
+        self.release.notify_waiters();
+    }
+
+    /// Looks after the session until it ends or moves.
+    async fn watch(self: Arc<Self>) {
+        let slot = self.state.drain.register();
+        let open = self.state.metrics.opened(Kind::SocketioPolling);
+        let told = slot.told();
+        tokio::pin!(told);
+        let reason = loop {
+            let next = self.check(Instant::now());
+            tokio::select! {
+                biased;
+                reason = self.outlet.closed() => break reason,
+                () = self.left.notified() => {
+                    if self.has_moved.load(Ordering::Acquire) {
+                        return;
+                    }
+                }
+                retry_ms = &mut told => break self.drain(retry_ms).await,
+                () = sleep_until(next) => {}
+            }
+        };
+        drop(open);
+        self.state.metrics.closed(reason.code());
+        self.carrier.close();
+        if self.state.socketio.find(&self.key).is_some() {
+            let _ = timeout(FAREWELL, self.left.notified()).await;
+        }
+        self.state.socketio.forget(&self.key);
+        drop(self.client.lock().await.take());
+    }
+
+    async fn drain(&self, retry_ms: u64) -> CloseReason {
+        let settled = async {
+            if let Some(client) = &mut *self.client.lock().await {
+                client.say_bye(retry_ms);
+                client.settled().await;
+            }
+        };
+        let _ = timeout(SETTLING, settled).await;
+        self.outlet.close(CloseReason::Drain);
+        CloseReason::Drain
+    }
+
+    /// Acts on what has a time, and says when to look again.
+    fn check(&self, now: Instant) -> Instant {
+        let settings = &self.state.settings.socketio;
+        let mut inner = self.inner();
+        let silent_at = inner.last + settings.ping_timeout;
+        let is_busy = inner.is_fetching || inner.is_bringing;
+        let beat = inner.heartbeat.check(now, false, settings.ping_timeout);
+        drop(inner);
+        let mut next = match beat {
+            Beat::Wait(then) => then,
+            Beat::Ping(then) => {
+                self.outlet.send(super::client::text("2"));
+                then
+            }
+            Beat::Over => {
+                self.give_up("no answer to a ping");
+                now + BUSY
+            }
+        };
+        if is_busy {
+            next = next.min(now + settings.ping_timeout);
+        } else if now >= silent_at {
+            self.give_up("nothing was asked for too long");
+        } else {
+            next = next.min(silent_at);
+        }
+        match self.client.try_lock() {
+            Ok(mut client) => {
+                let then = client.as_mut().and_then(|client| client.check(now));
+                then.map_or(next, |then| next.min(then.max(now)))
+            }
+            Err(_) => next.min(now + BUSY),
+        }
+    }
+
+    fn give_up(&self, why: &'static str) {
+        self.state.socketio.forget(&self.key);
+        self.outlet.close(CloseReason::Timeout(why.into()));
+        self.carrier.close();
+    }
+}
+
+/// One request's turn. Dropped before it's done, its client is gone, and what it took with it.
+struct Turn {
+    polled: Arc<Polled>,
+    is_fetch: bool,
+    is_done: bool,
+}
+
+impl Turn {
+    fn fetching(polled: &Arc<Polled>) -> Result<Self, Rejected> {
+        let mut inner = polled.inner();
+        if std::mem::replace(&mut inner.is_fetching, true) {
+            drop(inner);
+            return Err(polled.reject("two requests fetched at a time"));
+        }
+        Ok(Turn::new(polled, inner, true))
+    }
+
+    fn bringing(polled: &Arc<Polled>) -> Result<Self, Rejected> {
+        let mut inner = polled.inner();
+        if std::mem::replace(&mut inner.is_bringing, true) {
+            drop(inner);
+            return Err(polled.reject("two requests brought something at a time"));
+        }
+        Ok(Turn::new(polled, inner, false))
+    }
+
+    fn new(polled: &Arc<Polled>, mut inner: MutexGuard<'_, Inner>, is_fetch: bool) -> Self {
+        inner.last = Instant::now();
+        drop(inner);
+        Turn {
+            polled: polled.clone(),
+            is_fetch,
+            is_done: false,
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut inner = self.polled.inner();
+        match self.is_fetch {
+            true => inner.is_fetching = false,
+            false => inner.is_bringing = false,
+        }
+        inner.last = Instant::now();
+        drop(inner);
+        if !self.is_done {
+            self.polled.state.socketio.forget(&self.polled.key);
+            self.polled.outlet.close(CloseReason::Gone);
+        }
+    }
+}
+
+/// A socket that tries to take over. Dropped before it did, polling goes on.
+pub(super) struct Probing(Arc<Polled>);
+
+impl Probing {
+    /// Waits until the socket takes over, and runs it.
+    pub(super) async fn run(self, taken: Taken) {
+        let polled = self.0.clone();
+        let Taken {
+            socket, read_ahead, ..
+        } = taken;
+        let limit = polled.state.settings.socketio.ping_timeout;
+        let probed = probed(&socket, read_ahead, || polled.on_probe());
+        let rest = match timeout(limit, probed).await {
+            Ok(Ok(rest)) if !polled.outlet.is_closing() => rest,
+            _ => {
+                drop(self);
+                return socket.shutdown(std::net::Shutdown::Both);
+            }
+        };
+        // A request that still brings something is before whatever comes by the socket.
+        let Some(client) = polled.client.lock().await.take() else {
+            return socket.shutdown(std::net::Shutdown::Both);
+        };
+        polled.state.socketio.forget(&polled.key);
+        polled.has_moved.store(true, Ordering::Release);
+        polled.left.notify_one();
+        polled.carrier.move_to(socket.wire());
+        client.nudge();
+        drop((self, polled));
+        socket::go_on(client, socket, rest).await;
+    }
+}
+
+impl Drop for Probing {
+    fn drop(&mut self) {
+        let mut inner = self.0.inner();
+        (inner.is_probing, inner.is_probed) = (false, false);
+    }
+}

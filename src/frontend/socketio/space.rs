@@ -1,0 +1,188 @@
+//! [`Space`]: a client in one namespace: its session, its rooms, what it calls itself.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::packet::{self, Kind};
+use super::stamp::{Stamp, text_frame};
+use super::told::{EVENT, USERNAME};
+use crate::frontend::FrontendState;
+use crate::frontend::carrier::Lane;
+use crate::frontend::record::{self, bare};
+use crate::people::session::Session;
+use crate::relay::entry::{Fields, RoomName};
+
+/// How far a namespace is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The connection is the transport's, and nobody has asked for a namespace.
+    Unused,
+    /// Its rooms are being joined.
+    Opening,
+    /// The client is in.
+    Open,
+    /// It's over.
+    Over,
+}
+
+/// One namespace of one client.
+pub(super) struct Space {
+    pub(super) name: Box<str>,
+    pub(super) session: Session,
+    pub(super) lane: Arc<Lane<Stamp>>,
+    pub(super) phase: Phase,
+    /// Its rooms in the order they were joined in, but for its inbox. It speaks in the last one.
+    pub(super) rooms: Vec<RoomName>,
+    /// Whether its room is one that it never named. The first that it names takes its place.
+    pub(super) is_makeshift: bool,
+    /// What the client calls itself, once it has said so.
+    pub(super) username: Option<Box<str>>,
+    /// Rooms in which its coming was told, and so its going is to be.
+    pub(super) greeted: Vec<RoomName>,
+    /// When its token does.
+    pub(super) expires: Option<Instant>,
+}
+
+impl Space {
+    pub(super) fn new(session: Session, lane: Arc<Lane<Stamp>>) -> Self {
+        Space {
+            name: Box::default(),
+            session,
+            lane,
+            phase: Phase::Unused,
+            rooms: Vec::new(),
+            is_makeshift: false,
+            username: None,
+            greeted: Vec::new(),
+            expires: None,
+        }
+    }
+
+    /// The room that it speaks in.
+    pub(super) fn current(&self) -> Option<&RoomName> {
+        self.rooms.last()
+    }
+
+    /// Sends an event of ours; the arguments are the inside of an array.
+    pub(super) fn emit(&self, args: &[u8]) {
+        self.session
+            .connection()
+            .outlet()
+            .send(bare(record::Kind::Aside, args));
+    }
+
+    /// Says where the client stands, once all before this is out.
+    pub(super) fn tell_rooms(&self) {
+        self.emit(b"");
+    }
+
+    /// The client is in. What it called itself before its connection broke, it still does.
+    pub(super) fn on_open(&mut self, state: &FrontendState) {
+        self.phase = Phase::Open;
+        self.username = self.lane.with(|stamp| stamp.place.name.clone());
+        if self.username.is_some() {
+            for room in self.rooms.clone() {
+                self.greet(state, room);
+            }
+        }
+    }
+
+    /// Tells a room that the client came, by the name it gave itself.
+    pub(super) fn greet(&mut self, state: &FrontendState, room: RoomName) {
+        if self.greeted.contains(&room) || self.is_noticed(state) {
+            return;
+        }
+        self.greeted.push(room.clone());
+        self.notice(state, room, b"join");
+    }
+
+    /// Tells a room that the client goes, if it was told that it came.
+    pub(super) fn part(&mut self, state: &FrontendState, room: &RoomName) {
+        if let Some(at) = self.greeted.iter().position(|greeted| greeted == room) {
+            let room = self.greeted.swap_remove(at);
+            self.notice(state, room, b"leave");
+        }
+    }
+
+    /// Whether people's own notices tell it already.
+    fn is_noticed(&self, state: &FrontendState) -> bool {
+        state.people.settings().notices && self.session.identity().user().is_some()
+    }
+
+    fn notice(&self, state: &FrontendState, room: RoomName, what: &'static [u8]) {
+        let Some(name) = &self.username else {
+            return;
+        };
+        let fields: Fields = Box::new([
+            (Bytes::from_static(EVENT), Bytes::from_static(what)),
+            (
+                Bytes::from_static(USERNAME),
+                Bytes::copy_from_slice(name.as_bytes()),
+            ),
+        ]);
+        let (people, identity) = (state.people.clone(), self.session.identity().clone());
+        // At the end of a process there may be nobody to do it.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = people.publish(&identity, &room, fields, None).await {
+                    tracing::debug!(%room, %error, "nobody is told who came or went");
+                }
+            });
+        }
+    }
+
+    /// Ends it without a word to the client.
+    pub(super) fn end(&mut self, state: &FrontendState) {
+        for room in std::mem::take(&mut self.greeted) {
+            self.notice(state, room, b"leave");
+        }
+        if matches!(self.phase, Phase::Opening | Phase::Open) {
+            self.phase = Phase::Over;
+        }
+        self.lane.with(|stamp| stamp.namespace = Box::default());
+        let rooms = self.lane.with(|stamp| std::mem::take(&mut stamp.place));
+        for (room, _) in rooms.rooms {
+            self.session.leave(&room);
+        }
+        self.rooms = Vec::new();
+        self.expires = None;
+        // It may have been held back for rooms that are not joined any more.
+        let _ = self.lane.uncork(&[]);
+    }
+
+    /// Whether its connection ended by itself, with no word to the client.
+    pub(super) fn has_failed(&self) -> bool {
+        let is_silent = || self.lane.with(|stamp| stamp.namespace.is_empty());
+        self.phase == Phase::Open && self.session.connection().outlet().is_closing() && !is_silent()
+    }
+}
+
+/// Answers events of a namespace, if they ask for it.
+#[derive(Debug, Clone)]
+pub(super) struct Reply {
+    pub(super) namespace: Box<str>,
+    /// The number of the event.
+    pub(super) ack: Option<u64>,
+}
+
+impl Reply {
+    /// The answer as a frame, if there is to be one.
+    pub(super) fn with(&self, json: &str) -> Option<Bytes> {
+        let ack = Some(self.ack?);
+        let head = packet::head(Kind::Ack, false, 0, &self.namespace, ack);
+        let mut out = Vec::new();
+        text_frame(&[head.as_bytes(), b"[", json.as_bytes(), b"]"], &mut out);
+        Some(out.into())
+    }
+
+    /// Says that it was refused: in the answer, or in an event of its own.
+    pub(super) fn error(&self, error: &serde_json::Value) -> Bytes {
+        let told = serde_json::json!({"error": error}).to_string();
+        self.with(&told).unwrap_or_else(|| {
+            let args = super::told::event("error", error.to_string().as_bytes());
+            bare(record::Kind::Aside, &args)
+        })
+    }
+}
