@@ -22,7 +22,9 @@ const LEADERS = new Set(['host', 'cohost', 'moderator'])
 
 const who = await enter()
 const me = who.user ?? null
-const client = connect(base, { user: who.auth === 'none' ? (me ?? undefined) : undefined, inbox: me ? 'last:200' : false })
+const client = connect(base, { user: me ?? undefined, inbox: me ? 'last:200' : false })
+
+const READ_ONLY = me || !who.accounts ? 'You can read here, but not write.' : 'You can read here. Log in to write.'
 
 /** The room that the page is in; null in a conversation. */
 let room = null
@@ -54,6 +56,7 @@ byId('theme').append(icon('half'), icon('sun'), icon('moon'))
 byId('logout').append(icon('leave'))
 byId('logout').addEventListener('click', () => forget(who))
 byId('logout').hidden = who.auth !== 'none' && !who.accounts
+if (!me && who.accounts) byId('logout').setAttribute('aria-label', 'Log in')
 byId('me-name').textContent = who.name ?? me ?? 'anonymous'
 byId('me-state').textContent = who.name && who.name !== me ? `@${me}` : ''
 paintAvatar(byId('me-avatar'), me ?? '?')
@@ -116,7 +119,7 @@ async function arriveInRoom(place) {
   byId('role').textContent = role ?? ''
   byId('room-menu').hidden = !rights.has('moderate') && !rights.has('announce')
   byId('reactions').hidden = !rights.has('subscribe')
-  if (!rights.has('publish')) composer.block('You can read here, but not write.')
+  if (!rights.has('publish')) composer.block(READ_ONLY)
   joinRoom(place, timeline, { from: rights.has('history') ? `last:${FIRST}` : 'now', presence: rights.has('presence') })
 }
 
@@ -268,7 +271,7 @@ function showInfo({ closed, slow, pin, announcement, topic }) {
   byId('slow').textContent = `slow: ${spell(slow)}`
   showTopic(topic)
   const may = rights.has('moderate')
-  if (!rights.has('publish')) composer.block('You can read here, but not write.')
+  if (!rights.has('publish')) composer.block(READ_ONLY)
   else composer.block(closed && !may ? 'This room is closed: only moderators can write.' : null)
   banners.set('announcement', announcement && banner('announcement', 'megaphone', 'Announcement', announcement, 'unannounce'))
   banners.set('pin', pin && banner('pin', 'pin', 'Pinned', pin, 'unpin'))

@@ -62,6 +62,14 @@ fn roles_say_what_one_may() {
     });
 }
 
+#[test]
+fn accounts_come_in_by_the_door() {
+    let redis = RedisServer::start();
+    let accounts = ["--accounts", "--account-host", "alice"];
+    let node = Node::start_with(&redis.url(), &accounts);
+    run("accounts", &[&node.url("")], |event, _| panic!("{event}"));
+}
+
 const SECRET: &str = "a secret of at least thirty-two bytes";
 
 /// A token of the program's own making.
