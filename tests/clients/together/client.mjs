@@ -82,9 +82,9 @@ const KINDS = {
     const { WebSocket } = await import('ws')
     const client = connect(url, { WebSocket })
     const here = client.join(room)
-    here.on('entry', ({ id, message }) => entry(id, message))
+    here.on('entry', ({ id, fields }) => entry(id, fields.message))
     here.on('gap', (gap) => fail(JSON.stringify(gap)))
-    here.on('joined', joined)
+    here.on('state', ({ state, error }) => (state === 'joined' ? joined() : error && fail(error)))
     return (text) => here.publish(text).then(() => stored(text), fail)
   },
 }
