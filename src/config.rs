@@ -199,6 +199,8 @@ pub struct Config {
     pub socketio: socketio::Socketio,
     /// Where to take STOMP over bare TCP.
     pub stomp_listen: Vec<SocketAddr>,
+    /// Where metrics and the status page are, if not with the rest.
+    pub ops_listen: Vec<SocketAddr>,
     /// Largest STOMP frame.
     pub stomp_max_frame: usize,
     /// Names of STOMP destinations.
@@ -444,6 +446,10 @@ impl Reader<'_> {
             history_limit: self.number("history-limit"),
             sse_heartbeat: self.time_or_never("sse-heartbeat"),
             socketio: self.socketio(),
+            ops_listen: self.read("ops-listen", |text, _| match text.is_empty() {
+                true => Ok(Vec::new()),
+                false => value::addresses(text),
+            }),
             stomp_listen: self.read("stomp-listen", |text, _| match text.is_empty() {
                 true => Ok(Vec::new()),
                 false => value::addresses(text),

@@ -57,6 +57,8 @@ pub struct Settings {
     pub max_fields: usize,
     /// Whether raw sockets are in their user's own room without asking for it.
     pub raw_inbox: bool,
+    /// Whether metrics and the status page are served elsewhere.
+    pub ops_apart: bool,
     /// Frames a socket may send per second; 0 is no limit.
     pub frame_rate: u32,
     /// How long a socket may be silent before it's pinged.
@@ -87,6 +89,7 @@ impl Settings {
             max_frame: 64 * 1024,
             max_fields: 64,
             raw_inbox: false,
+            ops_apart: false,
             frame_rate: 100,
             ping: Duration::from_secs(25),
             pong: Duration::from_secs(10),

@@ -118,8 +118,15 @@ pub async fn run(config: Config) -> Result<()> {
             format!("cannot listen on {address}; choose another with --stomp-listen")
         })?);
     }
-    let server =
-        Server::new(server_settings(&config), state.clone(), listeners).with_stomp(&state, stomp);
+    let mut for_ops = Vec::new();
+    for address in &config.ops_listen {
+        for_ops.push(listen(*address).with_context(|| {
+            format!("cannot listen on {address}; choose another with --ops-listen")
+        })?);
+    }
+    let server = Server::new(server_settings(&config), state.clone(), listeners)
+        .with_stomp(&state, stomp)
+        .with_ops(state, for_ops);
     let sockets = server.max_sockets();
     info!(listen = ?config.listen, redis = %redis_name(&config), sockets, "serving");
     greet(&config);
@@ -315,6 +322,7 @@ fn frontend_settings(config: &Config) -> Result<frontend::Settings> {
         max_frame: config.max_frame,
         max_fields: config.max_fields,
         raw_inbox: config.raw_inbox,
+        ops_apart: !config.ops_listen.is_empty(),
         frame_rate: config.frame_rate.unwrap_or(0),
         ping: config.ping.unwrap_or_default(),
         pong: config.pong,

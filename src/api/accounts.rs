@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ORIGIN, SET_COOKIE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -165,8 +165,12 @@ fn cookie(state: &FrontendState, headers: &HeaderMap, token: &str, seconds: u64)
     cookie
 }
 
-/// Whether the client speaks TLS, with a proxy before us.
+/// Whether the client speaks TLS, with a proxy before us, as the proxy says it or the page does.
 fn is_https(headers: &HeaderMap) -> bool {
+    let origin = headers.get(ORIGIN).map(HeaderValue::as_bytes);
+    if origin.is_some_and(|origin| origin.starts_with(b"https://")) {
+        return true;
+    }
     let proto = headers.get("x-forwarded-proto");
     let proto = proto.and_then(|proto| proto.to_str().ok());
     let proto = proto.and_then(|list| list.split(',').next());
@@ -242,6 +246,21 @@ mod tests {
         check(form, "user=a&password=hush b", Err(400));
         check("text/plain", r#"{"user":"a","password":"hush"}"#, Err(415));
         check("", "", Err(415));
+    }
+
+    #[test]
+    fn tls() {
+        let check = |name: &'static str, value: &str, want: bool| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.parse().unwrap());
+            assert_eq!(is_https(&headers), want, "{name}: {value}");
+        };
+        check("x-forwarded-proto", "https", true);
+        check("x-forwarded-proto", "HTTPS, http", true);
+        check("x-forwarded-proto", "http", false);
+        check("origin", "https://a.example", true);
+        check("origin", "http://a.example", false);
+        check("host", "a.example", false);
     }
 
     #[test]

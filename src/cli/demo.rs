@@ -12,6 +12,7 @@ use ureq::Agent;
 use self::script::{Line, REMARKS, Room};
 use crate::relay::entry::RoomName;
 
+mod crowd;
 mod script;
 
 /// How long one request may take.
@@ -41,7 +42,7 @@ pub struct DemoArgs {
     #[arg(long, env = "TAILCAST_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
 
-    /// Go on with a message every second or so, until Ctrl-C
+    /// Go on with a message every second or so, until Ctrl-C; under --auth none everybody is there, too
     #[arg(long)]
     pub live: bool,
 }
@@ -75,6 +76,9 @@ pub fn run(args: DemoArgs) -> Result<()> {
     if args.live {
         writeln!(out, "going on with a message every second; Ctrl-C ends it")?;
         out.flush()?;
+        if stage.trusts {
+            crowd::gather(&args.url, &rooms)?;
+        }
         go_on(&stage, &rooms, &users)?;
     }
     Ok(())

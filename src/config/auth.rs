@@ -209,7 +209,7 @@ pub(super) fn together(
         const BOTH: &str = "needs --auth jwt with --jwt-secret, as nodes make the tokens; write both, or neither, and nodes share a secret of their own";
         // With neither, nodes find a secret in Redis.
         let is_alone = !given("auth") && first.is_none();
-        if config.jwt_secret.is_none() && !is_alone || config.auth == Mode::None {
+        if config.jwt_secret.is_none() && !is_alone || config.auth != Mode::Jwt {
             wrong.push(("accounts", BOTH));
             return wrong;
         }

@@ -141,6 +141,7 @@ pub static SETTINGS: &[Setting] = &[
     row("drain-timeout", "30s", Kind::Time(0), "How long a drain may take"),
     row("history-limit", "1000", Kind::Count(1), "Most entries in a page of history"),
     row("sse-heartbeat", "15s", Kind::Time(0), "Comment line on quiet event streams this often; 0 is never"),
+    row("ops-listen", "", Kind::List("ADDRESS:PORT,…"), "Where /metrics and /status are, instead of at --listen; they stay there while the node drains"),
     row("stomp-listen", "", Kind::List("ADDRESS:PORT,…"), "Where to take STOMP connections over bare TCP, as in 127.0.0.1:61613; if empty, nowhere"),
     row("stomp-max-frame", "4MiB", Kind::Size(1), "Largest STOMP frame taken in, once its client has logged in"),
     row("stomp-alias", "/app/chat.sendMessage=/topic/public,/app/chat.addUser=enter:/topic/public", Kind::List("DESTINATION=DESTINATION,…"), "STOMP destinations of applications' own and what they stand for; enter: marks one whose senders are said to LEAVE when their connection ends"),

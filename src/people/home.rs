@@ -37,6 +37,9 @@ const GATHERED: Duration = Duration::from_millis(50);
 /// Pages kept of one snapshot: so many kinds of rights are served without making one anew.
 const PAGES_MAX: usize = 64;
 
+/// Bytes of them, about; a page of 200 rooms has some 300 KB, and 4 MiB if every message is long.
+const PAGES_BYTES: usize = 16 << 20;
+
 /// Rooms that this node saw and that nobody has looked at yet. Beyond, the next look through Redis
 /// finds them.
 const SEEN_MAX: usize = 1_000;
@@ -126,10 +129,11 @@ impl Snapshot {
         if let Some(page) = pages.get(&shown) {
             return page.clone();
         }
-        if pages.len() >= PAGES_MAX {
+        let page = Arc::new(make(&cards, self.is_truncated));
+        let bytes: usize = pages.values().map(|page| page.body.len()).sum();
+        if pages.len() >= PAGES_MAX || bytes + page.body.len() > PAGES_BYTES {
             pages.clear();
         }
-        let page = Arc::new(make(&cards, self.is_truncated));
         pages.insert(shown, page.clone());
         page
     }

@@ -53,14 +53,33 @@ pub fn router(state: Arc<FrontendState>) -> Router {
         .merge(sockjs(&state))
         .route("/health/live", get(ops::live))
         .route("/health/ready", get(ops::ready))
-        .route("/metrics", get(ops::metrics))
-        .route("/status", get(ops::status::page))
-        .route("/status/{file}", get(ops::status::file))
-        .route("/status.json", get(ops::status::numbers))
+        .merge(match state.settings.ops_apart {
+            true => Router::new(),
+            false => for_operators(),
+        })
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(state.clone(), around))
         .with_state(state)
+}
+
+/// The routes behind `--ops-listen`.
+pub(super) fn ops_router(state: Arc<FrontendState>) -> Router {
+    for_operators()
+        .route("/health/live", get(ops::live))
+        .route("/health/ready", get(ops::ready))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(state.clone(), around))
+        .with_state(state)
+}
+
+fn for_operators() -> Router<Arc<FrontendState>> {
+    Router::new()
+        .route("/metrics", get(ops::metrics))
+        .route("/status", get(ops::status::page))
+        .route("/status/{file}", get(ops::status::file))
+        .route("/status.json", get(ops::status::numbers))
 }
 
 /// Socket.IO, with a slash at its path's end and without.

@@ -1,5 +1,5 @@
 // The chat page: puts its parts together. The client does what is hard: it resumes, repeats and dedupes.
-import { connect } from './tailcast.js'
+import { compareIds, connect } from './tailcast.js'
 import { Composer } from './composer.js'
 import { arrange, avatar, byId, h, icon, paintAvatar, toast } from './dom.js'
 import { Inbox } from './inbox.js'
@@ -22,7 +22,9 @@ const LEADERS = new Set(['host', 'cohost', 'moderator'])
 
 const who = await enter()
 const me = who.user ?? null
-const client = connect(base, { user: who.auth === 'none' ? (me ?? undefined) : undefined, inbox: me ? 'last:200' : false })
+const client = connect(base, { user: me ?? undefined, inbox: me ? 'last:200' : false })
+
+const READ_ONLY = me || !who.accounts ? 'You can read here, but not write.' : 'You can read here. Log in to write.'
 
 /** The room that the page is in; null in a conversation. */
 let room = null
@@ -54,6 +56,7 @@ byId('theme').append(icon('half'), icon('sun'), icon('moon'))
 byId('logout').append(icon('leave'))
 byId('logout').addEventListener('click', () => forget(who))
 byId('logout').hidden = who.auth !== 'none' && !who.accounts
+if (!me && who.accounts) byId('logout').setAttribute('aria-label', 'Log in')
 byId('me-name').textContent = who.name ?? me ?? 'anonymous'
 byId('me-state').textContent = who.name && who.name !== me ? `@${me}` : ''
 paintAvatar(byId('me-avatar'), me ?? '?')
@@ -100,7 +103,6 @@ function arriveAtTalk(user) {
   byId('app').classList.add('in-talk')
   reactions.reset(false)
   messages.show(talk.timeline, `You and ${user}`)
-  if (!talk.timeline.oldest) talk.timeline.hasOlder = false
 }
 
 async function arriveInRoom(place) {
@@ -117,12 +119,17 @@ async function arriveInRoom(place) {
   byId('role').textContent = role ?? ''
   byId('room-menu').hidden = !rights.has('moderate') && !rights.has('announce')
   byId('reactions').hidden = !rights.has('subscribe')
-  if (!rights.has('publish')) composer.block('You can read here, but not write.')
+  if (!rights.has('publish')) composer.block(READ_ONLY)
   joinRoom(place, timeline, { from: rights.has('history') ? `last:${FIRST}` : 'now', presence: rights.has('presence') })
 }
 
 function joinRoom(place, timeline, options) {
-  const joined = client.join(place.name, options)
+  let joined
+  try {
+    joined = client.join(place.name, options)
+  } catch (error) {
+    return refuse('There can be no such room', error.message)
+  }
   room = joined
   room.timeline = timeline
   timeline.hasOlder = options.from !== 'now'
@@ -167,21 +174,15 @@ function onFirst(joined, timeline) {
   }, 300)
 }
 
-/** Who was away was not told of deletions. */
+/** Who was away was not told of deletions. What was trimmed is none, and stays on the page. */
 async function sync(joined, timeline) {
   const ids = timeline.items.filter((item) => item.id).map((item) => item.id)
   if (ids.length === 0 || !rights.has('history')) return
   try {
-    const { entries, next } = await joined.history({ limit: Math.min(ids.length + 50, 500) })
+    const { entries } = await joined.history({ limit: Math.min(ids.length + 50, 500) })
+    if (entries.length === 0) return
     const there = new Set(entries.map((entry) => entry.id))
-    const first = entries[0]?.id
-    const isCovered = (id) => next === null || ids.indexOf(id) >= ids.indexOf(first)
-    const newest = timeline.items.findLast((item) => item.id)?.id
-    if (first && next !== null && !ids.includes(first)) return
-    // What was trimmed is no deletion, and stays on the page.
-    const oldest = ids.findIndex((id) => there.has(id))
-    if (oldest < 0) return
-    timeline.remove(ids.slice(oldest).filter((id) => isCovered(id) && !there.has(id) && id !== newest))
+    timeline.remove(ids.filter((id) => !there.has(id) && compareIds(id, entries[0].id) > 0))
   } catch {
     // No connection: the next time.
   }
@@ -268,9 +269,9 @@ function showInfo({ closed, slow, pin, announcement, topic }) {
   byId('closed').hidden = !closed
   byId('slow').hidden = slow === 0
   byId('slow').textContent = `slow: ${spell(slow)}`
-  if (topic !== null) showTopic(topic)
+  showTopic(topic)
   const may = rights.has('moderate')
-  if (!rights.has('publish')) composer.block('You can read here, but not write.')
+  if (!rights.has('publish')) composer.block(READ_ONLY)
   else composer.block(closed && !may ? 'This room is closed: only moderators can write.' : null)
   banners.set('announcement', announcement && banner('announcement', 'megaphone', 'Announcement', announcement, 'unannounce'))
   banners.set('pin', pin && banner('pin', 'pin', 'Pinned', pin, 'unpin'))

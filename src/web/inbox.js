@@ -43,6 +43,7 @@ export class Inbox {
     let talk = this.#talks.get(user)
     if (!talk) {
       talk = { user, unread: 0, timeline: new Timeline(this.#me, () => this.#older(user)) }
+      talk.timeline.looksBack = true
       this.#talks.set(user, talk)
     }
     return talk

@@ -8,6 +8,9 @@ const GROUP_MS = 5 * 60_000
 /** So far from the end still counts as being there, in pixels. */
 const NEAR = 80
 
+/** Before older messages are asked for again, if that failed, in ms. */
+const PAUSE = 2_500
+
 const GAP_TEXT = {
   trimmed: 'Messages are missing here: they were no longer kept when you came back.',
   deleted: 'The room was emptied, and begins anew here.',
@@ -26,6 +29,7 @@ export class MessageList {
   #sticks = true
   #unseen = 0
   #drawing = false
+  #pausedUntil = 0
   #begin = h('li', { class: 'begin' })
   #loading = h('li', { class: 'loading', 'aria-label': 'Loading older messages' }, h('span', { class: 'spinner' }))
 
@@ -47,7 +51,8 @@ export class MessageList {
     this.#days.clear()
     this.#sticks = true
     this.#seen()
-    this.#begin.replaceChildren(h('strong', {}, title), h('span', {}, 'Nothing older is kept.'))
+    this.#pausedUntil = 0
+    this.#begin.replaceChildren(h('strong', {}, title), h('span'))
     timeline.onChange((added) => {
       if (added) this.#onAdded(added)
       this.#drawSoon()
@@ -96,7 +101,11 @@ export class MessageList {
     const anchor = this.#sticks ? null : this.#anchor()
     const children = []
     if (timeline.isLoading) children.push(this.#loading)
-    else if (!timeline.hasOlder) children.push(this.#begin)
+    else if (!timeline.hasOlder) {
+      const isEmpty = timeline.items.length + timeline.pending.length === 0
+      this.#begin.lastChild.textContent = isEmpty ? 'Nobody has said anything yet.' : 'Nothing older is kept.'
+      children.push(this.#begin)
+    }
     let before = null
     for (const item of [...timeline.items, ...timeline.pending]) {
       const day = dayKey(item.time)
@@ -137,8 +146,11 @@ export class MessageList {
   /** Loads what is older as soon as its place is near. */
   #fill() {
     if (this.#box.scrollTop > 400 || !this.#timeline.hasOlder || this.#timeline.isLoading) return
+    if (Date.now() < this.#pausedUntil) return
     this.#timeline.older().catch(() => {
-      // No connection: scrolling tries again.
+      // No connection, most likely. Not again at once, but without being asked.
+      this.#pausedUntil = Date.now() + PAUSE
+      setTimeout(() => this.#fill(), PAUSE + 10)
     })
   }
 

@@ -77,10 +77,10 @@ export class Moderation {
     const rights = this.#rights()
     const { info } = this.#room()
     const items = []
+    items.push({ label: 'Topic…', run: () => this.#askText('topic', 'Topic', info.topic ?? '', 'Shown under the name of the room.') })
     if (rights.has('moderate')) {
       items.push(
-        { label: 'Topic…', run: () => this.#askText('topic', 'Topic', info.topic ?? '', 'Shown under the name of the room.') },
-        { label: info.slow ? 'Slow mode…' : 'Slow mode…', run: () => this.#askSlow(info.slow) },
+        { label: 'Slow mode…', run: () => this.#askSlow(info.slow) },
         info.closed
           ? { label: 'Open the room', run: () => this.#do({ act: 'open' }, 'The room is open.') }
           : { label: 'Close the room', run: () => this.#do({ act: 'close' }, 'Only moderators can write now.') },
@@ -88,7 +88,7 @@ export class Moderation {
       )
     }
     if (rights.has('announce')) {
-      if (items.length > 0) items.push(null)
+      items.push(null)
       items.push({ label: 'Announce…', run: () => this.#askText('announce', 'Announce', '', 'Shown above the messages, to everybody.') })
       if (info.announcement) items.push({ label: 'Take the announcement down', run: () => this.#do({ act: 'unannounce' }) })
       items.push({ label: 'Pin a text…', run: () => this.#askText('pin', 'Pin', '', 'Shown above the messages, to everybody.') })
@@ -117,7 +117,7 @@ export class Moderation {
     ask({
       title,
       hint,
-      fields: [{ name: 'message', label: 'Text', type: isTopic ? 'text' : 'long', value, max: 2000, required: !isTopic }],
+      fields: [{ name: 'message', label: 'Text', type: isTopic ? 'text' : 'long', value, max: isTopic ? 200 : 2000, required: !isTopic }],
       go: title === 'Topic' ? 'Save' : title,
       run: ({ message }) => this.#try({ act, message }),
     })

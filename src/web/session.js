@@ -31,8 +31,11 @@ export async function enter() {
   }
   if (known.user) return known
   if (known.accounts) {
-    await askPassword()
-    return me()
+    const isIn = await askPassword()
+    const now = await me()
+    // A cookie that no longer counts would keep the socket out.
+    if (!isIn) await ask('POST', 'logout')
+    return now
   }
   // Perhaps strangers may come in; the socket will say.
   return known
@@ -53,9 +56,14 @@ function open(title, hint, go) {
   byId('door-user').focus()
 }
 
+/** Comes back with true once there is an answer that will do, with false if one would only look. */
 function onSubmit(answer) {
   const form = byId('door-form')
   return new Promise((resolve) => {
+    byId('door-look').addEventListener('click', () => {
+      byId('door').hidden = true
+      resolve(false)
+    })
     form.addEventListener('submit', async (event) => {
       event.preventDefault()
       byId('door-error').textContent = ''
@@ -68,7 +76,7 @@ function onSubmit(answer) {
         return
       }
       byId('door').hidden = true
-      resolve()
+      resolve(true)
     })
   })
 }
@@ -81,13 +89,14 @@ async function askName() {
     name = byId('door-user').value.trim()
     if (!name) return 'A name has at least one letter.'
     if (/\p{Cc}/u.test(name)) return 'A name is plain text.'
+    if (new TextEncoder().encode(name).length > 128) return 'This name is too long.'
     kept.write('name', name)
     return null
   })
   return name
 }
 
-/** Where there are accounts: log in, or register. */
+/** Where there are accounts: log in, or register, or only look. */
 async function askPassword() {
   let isNew = false
   const show = () => {
@@ -101,6 +110,7 @@ async function askPassword() {
   byId('door-tabs').hidden = false
   byId('door-password-field').hidden = false
   byId('door-password').required = true
+  byId('door-look').hidden = false
   for (const [id, choice] of [['door-login', false], ['door-register', true]]) {
     byId(id).addEventListener('click', () => {
       isNew = choice
@@ -108,7 +118,7 @@ async function askPassword() {
     })
   }
   show()
-  await onSubmit(async () => {
+  return onSubmit(async () => {
     const body = { user: byId('door-user').value.trim(), password: byId('door-password').value }
     const shown = byId('door-shown').value.trim()
     if (isNew && shown) body.name = shown

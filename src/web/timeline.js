@@ -15,6 +15,8 @@ export class Timeline {
   /** Whether there is something older to ask for. */
   hasOlder = true
   isLoading = false
+  /** Whether there can be something older though nothing has come yet. */
+  looksBack = false
 
   #me
   #ids = new Map()
@@ -84,7 +86,7 @@ export class Timeline {
 
   /** Asks for what is before the oldest. */
   async older() {
-    if (this.isLoading || !this.hasOlder || !this.oldest) return
+    if (this.isLoading || !this.hasOlder || !(this.oldest || this.looksBack)) return
     this.isLoading = true
     this.#changed()
     try {

@@ -22,3 +22,4 @@ mod simulation;
 mod sockjs;
 mod status_page;
 mod stomp;
+mod together;

@@ -1,5 +1,6 @@
 //! The status page in a real browser: what operators see of what happens to a node.
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use tokio::time::interval;
 
 use crate::harness::PATIENCE;
 use crate::harness::clients::{Program, Ws};
+use crate::harness::http;
 use crate::harness::node::Node;
 use crate::harness::redis_server::RedisServer;
 
@@ -268,6 +270,53 @@ fn the_page_trusts_nobody_else() {
         (missing.status, missing.error_code().as_str()),
         (404, "not_found")
     );
+}
+
+#[test]
+fn operators_may_have_a_port_of_their_own() {
+    let redis = RedisServer::start();
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let address = format!("127.0.0.1:{port}");
+    let node = Node::start_with(&redis.url(), &["--ops-listen", &address]);
+    let get = |path: &str| http::try_request(port, "GET", path, &[], b"").unwrap();
+    for path in ["/metrics", "/status", "/status/page.js", "/status.json"] {
+        assert_eq!(
+            (node.get(path).status, get(path).status),
+            (404, 200),
+            "{path}"
+        );
+    }
+    assert_eq!(
+        (
+            node.get("/health/ready").status,
+            get("/health/ready").status
+        ),
+        (200, 200)
+    );
+    assert_eq!(get("/rooms/lobby").status, 404);
+
+    // There a drain is seen from its beginning to its end.
+    let held = std::thread::spawn(move || {
+        http::try_request(port, "GET", "/status.json?until=drain", &[], b"")
+    });
+    let mut socket = Program::ws(&[&node.ws_url("/rooms/lobby")]);
+    socket.event("open");
+    let sockets = || get("/status.json").json()["now"]["sockets"].clone();
+    let deadline = Instant::now() + PATIENCE;
+    while sockets() != 1 {
+        assert!(Instant::now() < deadline);
+    }
+    // Who does not read its farewell is waited for a little.
+    socket.say(&json!({"pause": true}).to_string());
+    let status = || get("/status.json").json()["health"]["status"].clone();
+    assert_eq!(status(), "ready");
+    node.sigterm();
+    let told = held.join().unwrap().unwrap().json();
+    assert_eq!(told["health"]["status"], "draining");
+    assert_eq!(status(), "draining");
+    assert!(http::try_request(node.port(), "GET", "/", &[], b"").is_err());
 }
 
 #[test]

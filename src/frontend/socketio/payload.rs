@@ -79,28 +79,33 @@ fn polled_packet(text: &str) -> Result<Packet<'_>, Malformed> {
 /// A payload that says nothing.
 pub(super) const NOOP: &str = "6";
 
-/// Makes a payload of whole WebSocket frames, as they'd go out on the other transport. A close frame
-/// becomes a close packet; a WebSocket's own pings and pongs are left out.
-pub(super) fn from_frames(mut frames: &[u8]) -> Vec<u8> {
+/// A payload that says that this is the end.
+pub(super) const CLOSE: &str = "1";
+
+/// Makes a payload of whole WebSocket frames, as they'd go out on the other transport, and says
+/// whether a close frame was among them. That is not in the payload: a client that closes while it
+/// reads one would keep the packets in front of it, and take them for new ones once it's back. A
+/// WebSocket's own pings and pongs are left out.
+pub(super) fn from_frames(mut frames: &[u8]) -> (Vec<u8>, bool) {
     let mut out = Vec::with_capacity(frames.len());
+    let mut closes = false;
     while let Some((opcode, payload, rest)) = next_frame(frames) {
         frames = rest;
-        if !matches!(opcode, 1 | 2 | 8) {
+        closes |= opcode == 8;
+        if !matches!(opcode, 1 | 2) {
             continue;
         }
         if !out.is_empty() {
             out.push(SEPARATOR);
         }
-        match opcode {
-            1 => out.extend_from_slice(payload),
-            2 => {
-                out.push(b'b');
-                out.extend_from_slice(STANDARD.encode(payload).as_bytes());
-            }
-            _ => out.push(b'1'),
+        if opcode == 1 {
+            out.extend_from_slice(payload);
+        } else {
+            out.push(b'b');
+            out.extend_from_slice(STANDARD.encode(payload).as_bytes());
         }
     }
-    out
+    (out, closes)
 }
 
 /// The first of some server frames: its opcode, its payload, and what follows it.
@@ -138,7 +143,7 @@ pub(crate) fn fuzz(text: &str) {
         frames.extend_from_slice(&frame);
         all.push(frame);
     }
-    let payload = String::from_utf8(from_frames(&frames));
+    let payload = String::from_utf8(from_frames(&frames).0);
     let again = payload.as_deref().map_or(0, |text| packets(text).count());
     assert_eq!(again, all.len().max(1));
     // What is cut short is not read past its end.
@@ -196,13 +201,11 @@ mod tests {
             frame(Opcode::Text, b"2"),
             frame(Opcode::Close, &[3, 232]),
         ];
-        assert_eq!(
-            from_frames(&frames.concat()),
-            b"4hello\x1ebAQIDBA==\x1e2\x1e1"
-        );
-        assert_eq!(from_frames(&[]), b"");
-        assert_eq!(from_frames(&[0x81]), b"");
-        assert_eq!(from_frames(&[0x81, 5, b'4']), b"");
+        let payload = b"4hello\x1ebAQIDBA==\x1e2".to_vec();
+        assert_eq!(from_frames(&frames.concat()), (payload, true));
+        for cut in [&[][..], &[0x81], &[0x81, 5, b'4']] {
+            assert_eq!(from_frames(cut), (Vec::new(), false));
+        }
     }
 
     proptest! {
@@ -223,7 +226,7 @@ mod tests {
                     Err(bytes) => frame(Opcode::Binary, bytes),
                 })
                 .collect();
-            let payload = String::from_utf8(from_frames(&frames.concat())).unwrap();
+            let payload = String::from_utf8(from_frames(&frames.concat()).0).unwrap();
             let back: Vec<_> = packets(&payload).map(|packet| packet.unwrap()).collect();
             prop_assert_eq!(back.len(), messages.len());
             for (packet, message) in back.iter().zip(&messages) {

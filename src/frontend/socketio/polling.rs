@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::client::{Client, Hello};
 use super::heartbeat::{Beat, Heartbeat};
-use super::payload::{self, NOOP, Packet};
+use super::payload::{self, CLOSE, NOOP, Packet};
 use super::probe::probed;
 use super::{Key, opening, socket};
 use crate::frontend::carrier::{Carrier, Over};
@@ -51,6 +51,8 @@ struct Inner {
     is_probing: bool,
     /// It does so in earnest: the client waits for its fetch to end.
     is_probed: bool,
+    /// The next fetch is the last, and gets nothing but that.
+    closes: bool,
     /// When a request came or ended last.
     last: Instant,
     heartbeat: Heartbeat,
@@ -83,6 +85,7 @@ impl Polled {
                 is_bringing: false,
                 is_probing: false,
                 is_probed: false,
+                closes: false,
                 last: now,
                 heartbeat: Heartbeat::new(now, settings.ping_interval),
             }),
@@ -110,30 +113,34 @@ impl Polled {
     pub(super) async fn fetch(self: &Arc<Self>) -> Result<Vec<u8>, Rejected> {
         let mut turn = Turn::fetching(self)?;
         let is_probed = self.inner().is_probed;
-        let taken = match self.carrier.try_take() {
-            // The client is about to change over, and waits for this to end.
-            Ok(None) if is_probed => Ok(None),
-            Ok(None) => tokio::select! {
+        let taken = if is_probed {
+            // The client is about to change over, and waits for this to end. What it would get with
+            // it, it would lose if it closed in the same moment; the socket brings that, too.
+            Ok(None)
+        } else {
+            tokio::select! {
                 biased;
                 taken = self.carrier.take() => taken.map(Some),
                 () = self.release.notified() => Ok(None),
-            },
-            taken => taken,
+            }
         };
         turn.is_done = true;
         drop(turn);
+        let (payload, closes) = match taken {
+            Ok(Some(frames)) => payload::from_frames(&frames),
+            Ok(None) | Err(Over::Moved | Over::Closed) => (Vec::new(), false),
+        };
+        let mut inner = self.inner();
+        let closes = std::mem::replace(&mut inner.closes, closes) || closes;
+        drop(inner);
+        if !payload.is_empty() {
+            return Ok(payload);
+        }
         if self.outlet.is_closing() {
             self.state.socketio.forget(&self.key);
             self.left.notify_one();
         }
-        let payload = match taken {
-            Ok(Some(frames)) => payload::from_frames(&frames),
-            Ok(None) | Err(Over::Moved | Over::Closed) => Vec::new(),
-        };
-        Ok(match payload.is_empty() {
-            true => NOOP.into(),
-            false => payload,
-        })
+        Ok(if closes { CLOSE } else { NOOP }.into())
     }
 
     /// Takes in what the client brings.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::packet::{self, Kind};
 use super::stamp::{Stamp, text_frame};
-use super::told::{EVENT, USERNAME};
+use super::told::{EVENT, SOCKET, USERNAME};
 use crate::frontend::FrontendState;
 use crate::frontend::carrier::Lane;
 use crate::frontend::record::{self, bare};
@@ -115,11 +115,16 @@ impl Space {
         let Some(name) = &self.username else {
             return;
         };
+        let sid = self.lane.with(|stamp| stamp.sid.clone());
         let fields: Fields = Box::new([
             (Bytes::from_static(EVENT), Bytes::from_static(what)),
             (
                 Bytes::from_static(USERNAME),
                 Bytes::copy_from_slice(name.as_bytes()),
+            ),
+            (
+                Bytes::from_static(SOCKET),
+                Bytes::copy_from_slice(sid.as_bytes()),
             ),
         ]);
         let (people, identity) = (state.people.clone(), self.session.identity().clone());

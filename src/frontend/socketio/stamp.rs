@@ -166,7 +166,8 @@ mod tests {
                 Piece::Frame(frame) => out.extend_from_slice(frame),
             }
         }
-        String::from_utf8(from_frames(&out)).unwrap()
+        let (payload, closes) = from_frames(&out);
+        String::from_utf8(payload).unwrap() + if closes { "\u{1e}1" } else { "" }
     }
 
     fn entry(name: &str, ms: u64, fields: &[(&'static str, &'static str)]) -> Bytes {
@@ -249,6 +250,6 @@ mod tests {
         assert_eq!(finish(&mut one, &entry("a", 5, DRAW)), "");
         let mut other = stamp("/", &["a"]);
         let end = (FORMAT.close)(&CloseReason::Drain);
-        assert_eq!(finish(&mut other, &end), "1");
+        assert_eq!(finish(&mut other, &end), "\u{1e}1");
     }
 }

@@ -100,7 +100,11 @@ fn body(room: &RoomName, entry: &Entry) -> Vec<u8> {
     emitted(entry).unwrap_or_else(|| {
         Body {
             attachments: 0,
-            sender: b"",
+            sender: match text(entry, EVENT) {
+                // Nobody is told that they went, once they are back.
+                Some("leave") => sender(entry),
+                _ => b"",
+            },
             args: &message(room, entry),
             frames: b"",
         }
@@ -116,6 +120,12 @@ fn value<'a>(entry: &'a Entry, name: &[u8]) -> Option<&'a Bytes> {
 
 fn text<'a>(entry: &'a Entry, name: &[u8]) -> Option<&'a str> {
     std::str::from_utf8(value(entry, name)?).ok()
+}
+
+/// The public ID of the socket that an entry is of, if it says so.
+fn sender(entry: &Entry) -> &[u8] {
+    let sender = value(entry, SOCKET).filter(|sender| sender.len() <= 64);
+    sender.map_or(&b""[..], |sender| sender)
 }
 
 /// An entry that is an event, if clients can take it as one.
@@ -143,10 +153,9 @@ fn emitted(entry: &Entry) -> Option<Vec<u8>> {
         out.push(b',');
         out.extend_from_slice(inner.as_bytes());
     }
-    let sender = value(entry, SOCKET).filter(|sender| sender.len() <= 64);
     let body = Body {
         attachments,
-        sender: sender.map_or(&b""[..], |sender| sender),
+        sender: sender(entry),
         args: &out,
         frames: &frames,
     };
@@ -189,7 +198,7 @@ fn is_plain(entry: &Entry, is_notice: bool) -> bool {
     let said = |(name, value): &(Bytes, Bytes)| {
         let is_told = match name.as_ref() {
             b"message" => !is_notice,
-            b"event" => is_notice,
+            b"event" | SOCKET => is_notice,
             USERNAME | b"user" => true,
             _ => false,
         };

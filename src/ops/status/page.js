@@ -9,7 +9,7 @@ const UNREACHABLE_MS = 2_500
 // The node holds a request for its drain for 25 s.
 const HELD_MS = 30_000
 
-const KINDS = { ws_raw: 'raw', ws_json: 'JSON', sse: 'events', socketio: 'Socket.IO', stomp: 'STOMP', stomp_tcp: 'STOMP over TCP', sockjs: 'SockJS' }
+const KINDS = { ws_raw: 'raw', ws_json: 'JSON', sse: 'events', socketio: 'Socket.IO', socketio_polling: 'Socket.IO polling', stomp: 'STOMP', stomp_tcp: 'STOMP over TCP', sockjs: 'SockJS' }
 
 const at = (id) => document.getElementById(id)
 
@@ -165,7 +165,6 @@ function say(state, text, notice) {
   const pill = at('health')
   if (pill.dataset.state !== state) pill.dataset.state = state
   if (at('health-text').textContent !== text) at('health-text').textContent = text
-  document.body.classList.toggle('stale', state === 'unreachable' || state === 'draining')
   const box = at('notice')
   box.hidden = notice === undefined
   if (box.textContent !== (notice ?? '')) box.textContent = notice ?? ''
@@ -175,9 +174,12 @@ function say(state, text, notice) {
 
 function showHealth({ health }) {
   if (health.status === 'ready') say('ready', 'Ready')
-  else if (health.status === 'draining') say('draining', 'Draining', 'This node is going away: it sends its sockets to other nodes, and takes no new connections, this page’s neither. What you see is what it said last.')
+  else if (health.status === 'draining') say('draining', 'Draining', DRAINS)
   else say('unready', 'Redis is away', `This node is not ready (${health.code}): ${health.message}. Sockets stay open; what is published waits, and is then refused.`)
 }
+
+const DRAINS = 'This node is going away: it sends its sockets to other nodes, and takes no new connections.'
+const LAST = 'What you see is what it said last'
 
 let answered = null
 let place = ''
@@ -187,6 +189,7 @@ function show(status) {
   const { node } = status
   place = node.address
   at('node').textContent = `${node.address} · node ${node.name} · ${node.version} · up ${span(node.uptime_ms)}`
+  document.body.classList.remove('stale')
   showHealth(status)
   showTiles(status)
   showTotals(status)
@@ -204,9 +207,11 @@ async function poll() {
     show(await answer.json())
   } catch {
     const silent = answered === null ? Infinity : performance.now() - answered
-    // A node that drains has said that it would be silent.
-    if (silent < UNREACHABLE_MS || at('health').dataset.state === 'draining') return
-    const last = answered === null ? 'It has not answered yet' : 'What you see is what it said last'
+    if (silent < UNREACHABLE_MS) return
+    document.body.classList.add('stale')
+    // It has said that it would fall silent.
+    if (at('health').dataset.state === 'draining') return say('draining', 'Draining', `${DRAINS} ${LAST}.`)
+    const last = answered === null ? 'It has not answered yet' : LAST
     say('unreachable', 'Unreachable', `${place || 'The node'} does not answer. ${last}; this page keeps asking.`)
   }
 }

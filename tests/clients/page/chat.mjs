@@ -47,7 +47,7 @@ await run(async (open) => {
   await text.pressSequentially('two')
   assert.equal(await text.inputValue(), 'one\ntwo')
   await text.press('Enter')
-  await stored(bob, 'one')
+  await stored(bob, 'two')
   assert.equal((await shown(bob)).at(-1), 'one\ntwo')
   assert.equal(await text.inputValue(), '')
   step('Enter and Shift+Enter')
@@ -78,6 +78,19 @@ await run(async (open) => {
   assert(!(await shown(alice)).includes('in the news'))
   step('rooms')
 
+  // There and back again, faster than any answer.
+  for (let count = 0; count < 5; count++) {
+    await alice.locator('#rooms a', { hasText: count % 2 ? 'lobby' : 'news' }).click({ noWaitAfter: true })
+  }
+  await alice.locator('#rooms a', { hasText: 'lobby' }).click()
+  await stored(alice, 'quick 29')
+  assert.deepEqual(await only(alice), quick)
+  await alice.goto(alice.url().replace('lobby', 'tailcast:rooms'))
+  await until('there is no such room', async () => /no such room/.test(await alice.locator('#refused').textContent()))
+  await alice.goBack()
+  await stored(alice, 'quick 29')
+  step('back and forth')
+
   const ground = () => alice.evaluate(() => getComputedStyle(document.body).backgroundColor)
   await alice.emulateMedia({ colorScheme: 'light' })
   const light = await ground()
@@ -93,9 +106,10 @@ await run(async (open) => {
 
   // Scrolled up, one stays where one is, and is told of what is new.
   const top = () => alice.locator('.message', { hasText: 'hello bob' }).evaluate((node) => node.getBoundingClientRect().top)
-  await alice.locator('.begin').waitFor()
-  await alice.locator('#messages').evaluate((box) => (box.scrollTop = 0))
-  await until('the beginning is in sight', async () => (await top()) > 0)
+  await until('the beginning is in sight', async () => {
+    await alice.locator('#messages').evaluate((box) => (box.scrollTop = 0))
+    return (await alice.locator('.begin').count()) > 0 && (await top()) > 0
+  })
   const place = await top()
   await write(bob, 'news from below')
   await until('the button tells', async () => /1 new message/.test(await alice.locator('#below').textContent()))
@@ -103,4 +117,4 @@ await run(async (open) => {
   await alice.locator('#below').click()
   await alice.locator('#below').waitFor({ state: 'hidden' })
   assert(await alice.locator('#messages').evaluate((box) => box.scrollHeight - box.scrollTop - box.clientHeight < 5))
-})
+}, [/400 \(Bad Request\).*tailcast%3Arooms/])

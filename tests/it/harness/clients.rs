@@ -257,7 +257,8 @@ impl Program {
         Self::node(&format!("page/{script}.mjs"), arguments)
     }
 
-    fn node(script: &str, arguments: &[&str]) -> Self {
+    /// Any script in `tests/clients`.
+    pub(crate) fn node(script: &str, arguments: &[&str]) -> Self {
         let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
         assert!(
             dir.join("node_modules").exists(),
