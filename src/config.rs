@@ -500,11 +500,16 @@ impl Reader<'_> {
                 "is more than --window-total; lower it, or raise that",
             );
         }
-        if config.max_frame > config.publish_queue_bytes {
-            self.complain(
-                "max-frame",
-                "is more than --publish-queue-bytes; lower it, or raise that",
-            );
+        for (name, most) in [
+            ("max-frame", config.max_frame),
+            ("stomp-max-frame", config.stomp_max_frame),
+        ] {
+            if most > config.publish_queue_bytes {
+                self.complain(
+                    name,
+                    "is more than --publish-queue-bytes; lower it, or raise that",
+                );
+            }
         }
         let filled = |name: &str| {
             let found = self.found(name);

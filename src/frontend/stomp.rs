@@ -94,8 +94,10 @@ impl Service for Stomp {
             .find(|ours| subprotocols(headers).any(|theirs| theirs == *ours))
     }
 
+    /// A little more than a frame, so that one that is too large is refused as a frame.
     fn max_message(&self) -> usize {
-        self.state.settings.stomp.max_frame
+        let slack = frame::LOGIN_FRAME_MAX;
+        self.state.settings.stomp.max_frame.saturating_add(slack)
     }
 }
 

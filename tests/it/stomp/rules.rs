@@ -133,7 +133,10 @@ fn transactions() {
 #[test]
 fn refusals() {
     let redis = RedisServer::start();
-    let node = StompNode::start(&redis.url(), &["--max-fields", "3"]);
+    let node = StompNode::start(
+        &redis.url(),
+        &["--max-fields", "3", "--stomp-max-frame", "64KiB"],
+    );
     let check_over = |transport: &str, command: &Value, code: &str| {
         let mut client = node.client(transport, &[]);
         client.say(command);
@@ -146,6 +149,11 @@ fn refusals() {
     }
     let check = |command: &Value, code: &str| check_over("tcp", command, code);
     let subscribe = |destination: &str, name: &str, value: &str| json!({"subscribe": destination, "headers": {name: value}});
+    let large = "x".repeat(70_000);
+    let send = json!({"publish": "/topic/a", "body": large});
+    for transport in TRANSPORTS {
+        check_over(transport, &send, "too_large");
+    }
     check(&subscribe("/queue/jobs", "ack", "client"), "unsupported");
     check(&subscribe("/topic/a", "selector", "a = 1"), "unsupported");
     check(&subscribe("/topic/a", "ack", "never"), "unsupported");
