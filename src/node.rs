@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use bytes::Bytes;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::timeout;
 use tracing::{info, warn};
@@ -387,8 +386,7 @@ pub fn auth_settings(config: &Config) -> Result<auth::Settings> {
 /// The secret that all nodes share which were given none. A node can't let anybody in without, so it
 /// waits for Redis.
 async fn shared_secret(board: &dyn Board) -> Secret {
-    let random: [u8; 32] = rand::random();
-    let proposed = Bytes::copy_from_slice(&random);
+    let proposed = people::made_secret();
     let mut was_told = false;
     loop {
         match board.secret(proposed.clone()).await {
