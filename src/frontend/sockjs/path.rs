@@ -1,5 +1,8 @@
 //! The paths under a SockJS endpoint.
 
+/// Longest name of a session, in bytes. Clients take eight letters, test suites a UUID.
+const NAME_MAX: usize = 128;
+
 /// What a path is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Path<'a> {
@@ -54,7 +57,7 @@ impl<'a> Path<'a> {
         let mut segments = path.split('/');
         let (server, session) = (segments.next()?, segments.next()?);
         let transport = Transport::parse(segments.next()?)?;
-        let is_name = |name: &str| !name.is_empty() && !name.contains('.');
+        let is_name = |name: &str| (1..=NAME_MAX).contains(&name.len()) && !name.contains('.');
         // The server's name is for balancers, and says nothing here.
         let fits = segments.next().is_none() && is_name(server) && is_name(session);
         fits.then_some(Path::Session(session, transport))

@@ -189,6 +189,7 @@ impl<S: Service> Endpoint<S> {
         }
         let seat = match seat {
             Ok(seat) => seat,
+            Err(taken) if !streams => return Ok(style.response(style.frame(&taken).into())),
             Err(taken) => {
                 first.push(style.frame(&taken));
                 let streaming = Streaming {

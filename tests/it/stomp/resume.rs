@@ -91,9 +91,12 @@ fn a_gap_is_told_in_its_place() {
         assert_eq!(headers["message-id"], json!(null));
         let body: serde_json::Value = serde_json::from_str(gap["body"].as_str().unwrap()).unwrap();
         assert_eq!(body["type"], "gap");
-        for (at, want) in ids.iter().enumerate().skip(7) {
-            let (id, got) = client.message();
-            assert_eq!((&id, got), (want, at.to_string()), "{transport}");
+        for (at, id) in ids.iter().enumerate().skip(7) {
+            assert_eq!(
+                client.message(),
+                (id.clone(), at.to_string()),
+                "{transport}"
+            );
         }
     }
 }
