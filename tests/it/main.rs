@@ -16,4 +16,5 @@ mod js_client;
 mod people;
 mod presence_sim;
 mod simulation;
+mod socketio;
 mod status_page;

@@ -247,6 +247,16 @@ impl Program {
         Self::node("js-client.mjs", arguments)
     }
 
+    /// The package `socket.io-client`, one socket of it.
+    pub(crate) fn socketio(arguments: &[&str]) -> Self {
+        Self::node("socketio-client.mjs", arguments)
+    }
+
+    /// The same, many sockets whose connections are cut again and again.
+    pub(crate) fn socketio_storm(arguments: &[&str]) -> Self {
+        Self::node("socketio-storm.mjs", arguments)
+    }
+
     fn node(script: &str, arguments: &[&str]) -> Self {
         let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
         assert!(

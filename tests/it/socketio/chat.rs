@@ -1,0 +1,1 @@
+//! `examples/socketio-chat`: its clients through nginx, on three nodes.
