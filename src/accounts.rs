@@ -38,10 +38,6 @@ pub trait Vault: Send + Sync + 'static {
 
     /// The account of that name.
     fn find(&self, user: &UserName) -> Answer<Option<Account>>;
-
-    /// The secret that all nodes sign tokens with, if nobody has set one: this one, unless there is
-    /// one already.
-    fn secret(&self, proposed: Secret) -> Answer<Secret>;
 }
 
 /// What is kept of somebody.

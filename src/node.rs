@@ -85,7 +85,7 @@ pub async fn run(config: Config) -> Result<()> {
     }
     if config.accounts && config.jwt_secret.is_none() {
         tokio::select! {
-            secret = shared_secret(&*vault) => config.jwt_secret = Some(secret),
+            secret = shared_secret(&*board) => config.jwt_secret = Some(secret),
             () = stop.next() => return Ok(()),
         }
     }
@@ -385,14 +385,12 @@ pub fn auth_settings(config: &Config) -> Result<auth::Settings> {
 
 /// The secret that all nodes share which were given none. A node can't let anybody in without, so it
 /// waits for Redis.
-async fn shared_secret(vault: &dyn Vault) -> Secret {
-    let random: [u8; 32] = rand::random();
-    let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    let proposed = Secret::from(hex.as_str());
+async fn shared_secret(board: &dyn Board) -> Secret {
+    let proposed = people::made_secret();
     let mut was_told = false;
     loop {
-        match vault.secret(proposed.clone()).await {
-            Ok(secret) => return secret,
+        match board.secret(proposed.clone()).await {
+            Ok(secret) => return Secret::new(secret.to_vec()),
             Err(error) if was_told => tracing::debug!(%error, "no secret yet"),
             Err(error) => {
                 warn!(%error, "the nodes' secret is in Redis; serving once that answers");

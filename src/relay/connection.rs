@@ -88,6 +88,8 @@ pub struct Began {
     pub head: EntryId,
     /// What is missing between the position asked for and that. It's told before anything else.
     pub gap: Option<Gap>,
+    /// Whether nothing is missing from there to the room's head, as far as can be seen now.
+    pub is_whole: bool,
 }
 
 /// Called once when a join has its cursor, or failed. The frame it returns goes out before the
@@ -202,6 +204,7 @@ impl Connection {
                     let frame = joined(Ok(Began {
                         head: start.cursor.id,
                         gap: start.gap,
+                        is_whole: start.is_whole,
                     }));
                     outlet.enter(membership, start, watches, frame);
                 }

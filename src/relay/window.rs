@@ -300,6 +300,13 @@ impl Window {
         }
     }
 
+    /// Whether a cursor at `id` will be told a gap further up.
+    pub(super) fn has_hole_after(&self, id: EntryId) -> bool {
+        let is_after = |hole: &Hole| hole.lineage.is_some() || hole.upto > id;
+        let mut items = self.items.iter();
+        items.any(|item| matches!(item, Item::Hole(hole) if is_after(hole)))
+    }
+
     /// The number of the first item after `id` in the current lineage.
     fn seek(&self, id: EntryId) -> u64 {
         let first = self.lineage_base.max(self.base);

@@ -4,7 +4,7 @@
 //   node socketio-storm.mjs --url http://127.0.0.1:8080 --url http://127.0.0.1:8081 [--room storm]
 //     [--sockets 10] [--cuts 20] [--transports polling,websocket] [--version 4] [--pause 60] [--double]
 //
-// When all have joined, it says {"event":"joined"}; when all cuts are made and all are connected again,
+// When all have joined, it says {"event":"joined"}; at each cut, {"event":"cut"}; when all cuts are made and all are connected again,
 // {"event":"settled"}. Then it takes {"finish":"ID"} on stdin, the stream's last entry, waits until every
 // socket has it, and prints one line per socket:
 //
@@ -119,6 +119,7 @@ await Promise.all(
         it.cut()
         await sleep(1)
       }
+      say({ event: 'cut' })
     }
     await it.connected()
   }),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tailcast::accounts::{Account, Vault};
-use tailcast::auth::{Secret, UserName};
+use tailcast::auth::UserName;
 use tailcast::store::memory::{self, MemoryLog};
 use tailcast::store::redis::{self, RedisLog};
 
@@ -65,9 +65,6 @@ async fn vaults<V: Vault>(one: Arc<V>, two: Arc<V>) {
     let all = futures_util::future::join_all(all).await;
     let won = all.iter().filter(|outcome| **outcome == Ok(true)).count();
     assert_eq!((won, all.iter().all(Result::is_ok)), (1, true));
-    let secret = |text: &str| Secret::from(text);
-    assert_eq!(one.secret(secret("first")).await, Ok(secret("first")));
-    assert_eq!(two.secret(secret("second")).await, Ok(secret("first")));
 }
 
 /// A request with a JSON body.

@@ -19,6 +19,7 @@ mod page;
 mod people;
 mod presence_sim;
 mod simulation;
+mod socketio;
 mod sockjs;
 mod status_page;
 mod stomp;

@@ -14,6 +14,7 @@ use super::packet::Args;
 use super::space::Reply;
 use super::told::{ARGS, ATTACHMENT, EVENT, OWN, SOCKET, USERNAME};
 use crate::frontend::json::FieldList;
+use crate::frontend::record::{self, bare};
 use crate::people::Refusal;
 use crate::people::session::{Entry, Join};
 use crate::relay::entry::{Fields, RoomName};
@@ -157,7 +158,13 @@ impl Client {
             space.rooms.retain(|other| *other != room);
             space.rooms.push(room.clone());
             let told = object!({"room": room.as_str(), "head": head.to_string()});
-            self.settled_in(at, room, reply.with(&told.to_string()));
+            space.tell_rooms();
+            if space.username.is_some() {
+                space.greet(&self.state, room);
+            }
+            if let Some(answer) = reply.with(&told.to_string()) {
+                self.answer(at, answer);
+            }
             return Ok(());
         }
         let join = Join {
@@ -177,7 +184,11 @@ impl Client {
                 lane.with(|stamp| stamp.enter(name.clone(), head));
                 let told = object!({"room": name.as_str(), "head": head.to_string()});
                 let _ = done.send(());
-                reply.with(&told.to_string())
+                // Where the client stands goes first: once it has its answer, it's to come back
+                // here, too.
+                let rooms = bare(record::Kind::Aside, b"");
+                let answer = reply.with(&told.to_string()).unwrap_or_default();
+                Some([rooms, answer].concat().into())
             }
             Err(error) => {
                 let error: crate::relay::connection::NotJoined = error;
@@ -210,18 +221,10 @@ impl Client {
             && let Some(home) = space.rooms.first().cloned()
         {
             self.leave(at, &home);
-        }
-        self.spaces[at].rooms.push(room.clone());
-        self.settled_in(at, room, None);
-    }
-
-    /// The client is in a room, and all that is to be told of it is told.
-    fn settled_in(&mut self, at: usize, room: RoomName, answer: Option<Bytes>) {
-        if let Some(answer) = answer {
-            self.answer(at, answer);
+            self.spaces[at].tell_rooms();
         }
         let space = &mut self.spaces[at];
-        space.tell_rooms();
+        space.rooms.push(room.clone());
         if space.username.is_some() {
             space.greet(&self.state, room);
         }

@@ -456,7 +456,7 @@ impl Opening {
     fn open(&self, rooms: &[Joined]) -> Vec<u8> {
         let is_whole = |(_, _, _, outcome): &Joined| {
             let began = outcome.as_ref();
-            began.is_ok_and(|began| began.gap.is_none())
+            began.is_ok_and(|began| began.gap.is_none() && began.is_whole)
         };
         let recovered = self.recovering.as_ref();
         let recovered = recovered.filter(|_| rooms.iter().all(is_whole));

@@ -26,6 +26,8 @@ pub(in crate::relay) struct Start {
     pub(in crate::relay) cursor: Cursor,
     /// The position asked for is unknown to the stream; to be told before anything else.
     pub(in crate::relay) gap: Option<Gap>,
+    /// Whether, as far as can be seen now, no gap will be told of what is there already.
+    pub(in crate::relay) is_whole: bool,
 }
 
 impl Start {
@@ -38,6 +40,7 @@ impl Start {
                 before: batch::successor(upto),
                 reason,
             }),
+            is_whole: false,
         }
     }
 }
@@ -80,6 +83,7 @@ impl Room {
         Start {
             cursor: cursor(&self.state().window),
             gap: None,
+            is_whole: true,
         }
     }
 
@@ -94,6 +98,7 @@ impl Room {
             Some(Start {
                 cursor: Cursor::nominal(id, state.window.lineage()),
                 gap: None,
+                is_whole: true,
             })
         };
         if let Some(start) = in_window(self) {
@@ -126,6 +131,7 @@ impl Room {
             Some(Start {
                 cursor: Cursor::nominal(id, state.window.lineage()),
                 gap: None,
+                is_whole: true,
             })
         };
         if let Some(start) = in_window(self) {
@@ -181,7 +187,21 @@ impl Room {
                 {
                     return Ok(Start::behind_gap(cursor, upto, reason));
                 }
-                return Ok(Start { cursor, gap: None });
+                // What is lost below the window is told when it's read, and what is lost in it in
+                // its place; but who comes back wants to know before.
+                let is_whole = match spot {
+                    Spot::At(_) => !self.state().window.has_hole_after(id),
+                    Spot::Lost { .. } => false,
+                    Spot::Behind => {
+                        self.lost_after(cursor).await?.is_none()
+                            && !self.state().window.has_hole_after(id)
+                    }
+                };
+                return Ok(Start {
+                    cursor,
+                    gap: None,
+                    is_whole,
+                });
             }
             // Another node may have read further than this one; only the stream itself knows.
             self.shared.stats.log_reads.add(1);
@@ -196,7 +216,11 @@ impl Room {
                 }
                 // Nothing is left up to there: its entry was removed, and perhaps others.
                 Some(_) if self.state().window.head() == head => {
-                    return Ok(Start { cursor, gap: None });
+                    return Ok(Start {
+                        cursor,
+                        gap: None,
+                        is_whole: true,
+                    });
                 }
                 Some(_) => continue,
             };

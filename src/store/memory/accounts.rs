@@ -4,13 +4,12 @@ use std::collections::HashMap;
 
 use super::MemoryLog;
 use crate::accounts::{Account, Answer, Vault};
-use crate::auth::{Secret, UserName};
+use crate::auth::UserName;
 
 /// What is kept.
 #[derive(Default)]
 pub(super) struct State {
     accounts: HashMap<UserName, Account>,
-    secret: Option<Secret>,
 }
 
 impl Vault for MemoryLog {
@@ -26,12 +25,5 @@ impl Vault for MemoryLog {
     fn find(&self, user: &UserName) -> Answer<Option<Account>> {
         let user = user.clone();
         self.answer(move |streams, _, _| Ok(streams.accounts.accounts.get(&user).cloned()))
-    }
-
-    fn secret(&self, proposed: Secret) -> Answer<Secret> {
-        self.answer(move |streams, _, _| {
-            let secret = &mut streams.accounts.secret;
-            Ok(secret.get_or_insert(proposed).clone())
-        })
     }
 }

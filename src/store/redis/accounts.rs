@@ -1,4 +1,4 @@
-//! Accounts in Redis: a hash for each, `password`, `name` and `created`, and a secret for all nodes.
+//! Accounts in Redis: a hash for each, `password`, `name` and `created`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use redis::{Pipeline, Value};
 use super::command::{Commands, Repeat};
 use super::{RedisLog, reply};
 use crate::accounts::{Account, Answer, Vault};
-use crate::auth::{Secret, UserName};
+use crate::auth::UserName;
 use crate::relay::log::LogError;
 
 /// How long one question may take, reconnecting included.
@@ -51,22 +51,6 @@ async fn find(commands: Arc<Commands>, key: String) -> Result<Option<Account>, L
     }))
 }
 
-async fn secret(
-    commands: Arc<Commands>,
-    key: String,
-    proposed: Secret,
-) -> Result<Secret, LogError> {
-    let mut pipe = Pipeline::with_capacity(2);
-    pipe.cmd("SET").arg(&key).arg(proposed.expose()).arg("NX");
-    pipe.cmd("GET").arg(&key);
-    let mut values = commands.all(&pipe, TIMEOUT, Repeat::Safe).await?;
-    let kept = values.pop().unwrap_or(Value::Nil);
-    reply::all_well(values)?;
-    let kept = reply::bytes_or_nil(reply::check(kept)?)?;
-    let gone = || LogError::Other("the nodes' secret is gone right after it was set".to_owned());
-    Ok(Secret::new(kept.ok_or_else(gone)?.to_vec()))
-}
-
 async fn one(commands: &Commands, pipe: &Pipeline) -> Result<Value, LogError> {
     let mut values = commands.all(pipe, TIMEOUT, Repeat::Safe).await?;
     reply::check(values.pop().unwrap_or(Value::Nil))
@@ -84,9 +68,5 @@ impl Vault for RedisLog {
 
     fn find(&self, user: &UserName) -> Answer<Option<Account>> {
         find(self.commands.clone(), self.keys.account(user.as_str())).boxed()
-    }
-
-    fn secret(&self, proposed: Secret) -> Answer<Secret> {
-        secret(self.commands.clone(), self.keys.secret(), proposed).boxed()
     }
 }

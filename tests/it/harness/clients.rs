@@ -247,6 +247,16 @@ impl Program {
         Self::node("js-client.mjs", arguments)
     }
 
+    /// The package `socket.io-client`, one socket of it.
+    pub(crate) fn socketio(arguments: &[&str]) -> Self {
+        Self::node("socketio-client.mjs", arguments)
+    }
+
+    /// The same, many sockets whose connections are cut again and again.
+    pub(crate) fn socketio_storm(arguments: &[&str]) -> Self {
+        Self::node("socketio-storm.mjs", arguments)
+    }
+
     /// The package `@stomp/stompjs`, over `sockjs-client` if asked to.
     pub(crate) fn stomp(arguments: &[&str]) -> Self {
         Self::node("stomp-client.mjs", arguments)
