@@ -36,6 +36,13 @@ pub fn request(data: &[u8]) {
     }
 }
 
+/// What a Socket.IO client may send: payloads, packets, pids, offsets.
+pub fn socketio(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        crate::frontend::socketio::fuzz(text);
+    }
+}
+
 /// A reply as Redis writes it on the wire.
 pub fn reply(data: &[u8]) {
     if let Ok(value) = ::redis::parse_redis_value(data) {
