@@ -1,5 +1,6 @@
 //! The HTTP API: publish entries, read pages of history, see who is where and what all rooms are about.
 
+pub(crate) mod accounts;
 pub(crate) mod history;
 pub(crate) mod home;
 pub(crate) mod many;

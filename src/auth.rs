@@ -58,6 +58,8 @@ pub enum Mode {
     None,
     /// Who has a token.
     Jwt,
+    /// Whoever a cookie names, unchecked: behind a proxy that sets it, or for a demonstration.
+    Cookie,
 }
 
 /// What tokens are checked with.
@@ -203,7 +205,7 @@ impl Auth {
             return Err(AuthSetupError::Leeway);
         }
         let keys = match settings.mode {
-            Mode::None => Keys::None,
+            Mode::None | Mode::Cookie => Keys::None,
             Mode::Jwt => read_keys(settings.key.as_ref(), pace)?,
         };
         let rules = |grants: &Grants| {
@@ -214,6 +216,10 @@ impl Auth {
         };
         let (users, anonymous) = match settings.mode {
             Mode::Jwt => (&settings.default_role, &settings.anonymous_role),
+            Mode::Cookie if settings.default_role.is_empty() => {
+                (&host_everywhere(), &settings.anonymous_role)
+            }
+            Mode::Cookie => (&settings.default_role, &settings.anonymous_role),
             Mode::None if settings.default_role.is_empty() => {
                 (&host_everywhere(), &host_everywhere())
             }
@@ -243,22 +249,25 @@ impl Auth {
 
     /// Tells who sent these credentials.
     pub async fn identify(&self, credentials: &Credentials) -> Result<Identity, AuthError> {
-        let jwt = self.settings.mode == Mode::Jwt;
-        match credentials.secret() {
-            Some((Place::ApiKey, key)) => self
-                .api_key(key)
-                .ok_or(AuthError::Invalid("the API key is unknown".into())),
-            Some((place, text)) if place == Place::Bearer || jwt => {
-                let key = self.api_key(text).filter(|_| place == Place::Bearer);
-                match key {
-                    Some(server) => Ok(server),
-                    None if jwt => self.token(text).await,
-                    None => self.believe(credentials),
-                }
-            }
-            None if jwt && self.settings.anonymous_role.is_empty() => Err(AuthError::Missing),
-            None if jwt => Ok(Identity::anonymous(&self.anonymous)),
-            _ => self.believe(credentials),
+        let mode = self.settings.mode;
+        let (place, text) = match credentials.secret() {
+            Some(secret) => secret,
+            None if mode == Mode::None => return self.believe(credentials),
+            None if self.settings.anonymous_role.is_empty() => return Err(AuthError::Missing),
+            None => return Ok(Identity::anonymous(&self.anonymous)),
+        };
+        let is_key = matches!(place, Place::ApiKey | Place::Bearer);
+        if let Some(server) = self.api_key(text).filter(|_| is_key) {
+            return Ok(server);
+        }
+        match (place, mode) {
+            (Place::ApiKey, _) => Err(AuthError::Invalid("the API key is unknown".into())),
+            (_, Mode::Jwt) => self.token(text).await,
+            (Place::Cookie, Mode::Cookie) => self.named(text, "the cookie"),
+            (_, Mode::Cookie) => Err(AuthError::Invalid(
+                "users are known by their cookie alone here, and back ends by an API key".into(),
+            )),
+            (_, Mode::None) => self.believe(credentials),
         }
     }
 
@@ -267,8 +276,13 @@ impl Auth {
         let Some(user) = credentials.user() else {
             return Ok(Identity::anonymous(&self.anonymous));
         };
-        let user = UserName::parse(user)
-            .map_err(|error| AuthError::Invalid(format!("?user= is refused: {error}").into()))?;
+        self.named(user, "?user=")
+    }
+
+    /// The user of that name, which came without any proof.
+    fn named(&self, name: &str, from: &str) -> Result<Identity, AuthError> {
+        let user = UserName::parse(name)
+            .map_err(|error| AuthError::Invalid(format!("{from} is refused: {error}").into()))?;
         let none = Grants::default();
         Ok(Identity::of_user(user, None, none, None, &self.rules))
     }

@@ -5,6 +5,7 @@
 
 pub mod check;
 mod client;
+pub mod demo;
 pub mod publish;
 pub mod tail;
 pub mod token;
@@ -34,6 +35,8 @@ pub enum Request {
     Publish(publish::PublishArgs),
     /// Make a token.
     Token(Box<token::TokenArgs>, TokenSettings),
+    /// Fill a server with something to show.
+    Demo(demo::DemoArgs),
     /// Measure a server.
     Bench(Box<BenchArgs>),
 }
@@ -75,6 +78,7 @@ pub fn command() -> Command {
             token::TokenArgs::augment_args(Command::new("token")).about("Make a token for a user or a back end, and print it"),
             |setting| OF_TOKEN.contains(&setting.name),
         ))
+        .subcommand(demo::DemoArgs::augment_args(Command::new("demo")).about("Fill a running server with rooms and messages, for showing"))
         .subcommand(BenchArgs::augment_args(Command::new("bench")).about("Measure a running server"));
     with_settings(root)
 }
@@ -145,6 +149,7 @@ where
         }
         "tail" => Request::Tail(tail::TailArgs::from_arg_matches(inner)?),
         "publish" => Request::Publish(publish::PublishArgs::from_arg_matches(inner)?),
+        "demo" => Request::Demo(demo::DemoArgs::from_arg_matches(inner)?),
         "bench" => Request::Bench(Box::new(BenchArgs::from_arg_matches(inner)?)),
         _ => {
             let (config, found) = from_sources(&[inner, &matches], load)?;

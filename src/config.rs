@@ -19,7 +19,7 @@ use tracing_subscriber::EnvFilter;
 
 use self::origin::{Found, Sources};
 use self::table::{Kind, Setting};
-use crate::auth::{Grants, Mode, Roles, Secret};
+use crate::auth::{Grants, Mode, Roles, Secret, UserName};
 use crate::frontend::stomp::Aliases;
 use crate::people::{RateError, Rates};
 use crate::relay::entry::{RESERVED_PREFIX, RoomName};
@@ -161,6 +161,12 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// Whom to believe.
     pub auth: Mode,
+    /// Whether raw sockets get what is sent to their user, unasked.
+    pub raw_inbox: bool,
+    /// Whether people may register here.
+    pub accounts: bool,
+    /// Accounts that are host everywhere.
+    pub account_hosts: Vec<UserName>,
     /// Whether others may come in while nobody is checked.
     pub insecure: bool,
     /// The secret of tokens.
@@ -193,10 +199,16 @@ pub struct Config {
     pub socketio: socketio::Socketio,
     /// Where to take STOMP over bare TCP.
     pub stomp_listen: Vec<SocketAddr>,
+    /// Where metrics and the status page are, if not with the rest.
+    pub ops_listen: Vec<SocketAddr>,
     /// Largest STOMP frame.
     pub stomp_max_frame: usize,
     /// Names of STOMP destinations.
     pub stomp_alias: Aliases,
+    /// Where SockJS's iframe page loads its library from; empty is no such page.
+    pub sockjs_client: String,
+    /// Whether SockJS sessions get a cookie.
+    pub sockjs_cookie: bool,
     /// Filter of the log, as `EnvFilter` takes it.
     pub log: String,
     /// How log lines look.
@@ -217,11 +229,19 @@ pub fn load(sources: &Sources<'_>) -> Result<(Config, Vec<Found>), ConfigErrors>
         errors,
     }
     .config(home.as_deref())?;
+    let given = |name| {
+        let mut found = found.iter();
+        found.any(|found| found.setting.name == name && found.given())
+    };
+    let implied = config.accounts && !given("auth") && !given("anonymous-role");
     for row in &mut found {
         match row.setting.name {
             "data-dir" => row.text = config.data_dir.display().to_string(),
             // The default of --keep steps back behind --keep-for.
             "keep" if config.keep.is_none() => row.text = "0".to_owned(),
+            // What --accounts brings along.
+            "auth" if config.auth == Mode::Jwt => row.text = "jwt".to_owned(),
+            "anonymous-role" if implied => row.text = auth::READERS.to_owned(),
             _ => {}
         }
     }
@@ -241,6 +261,13 @@ impl Reader<'_> {
 
     fn given(&self, name: &str) -> bool {
         self.found(name).is_some_and(Found::given)
+    }
+
+    /// Whether `--accounts` alone says how people come in.
+    fn implies_jwt(&self) -> bool {
+        let accounts = self.found("accounts");
+        let are_on = accounts.is_some_and(|found| value::switch(&found.text) == Ok(true));
+        are_on && !self.given("auth")
     }
 
     fn complain(&mut self, name: &str, what: &str) {
@@ -384,11 +411,21 @@ impl Reader<'_> {
             ping: self.time_or_never("ping"),
             pong: self.time("pong"),
             allowed_origins: self.read("allowed-origins", |text, _| value::origins(text)),
-            auth: self.choice(
-                "auth",
-                &[("none", Mode::None), ("jwt", Mode::Jwt)],
-                Mode::None,
-            ),
+            raw_inbox: self.read("raw-inbox", |text, _| value::switch(text)),
+            auth: match self.implies_jwt() {
+                true => Mode::Jwt,
+                false => self.choice(
+                    "auth",
+                    &[
+                        ("none", Mode::None),
+                        ("jwt", Mode::Jwt),
+                        ("cookie", Mode::Cookie),
+                    ],
+                    Mode::None,
+                ),
+            },
+            accounts: self.read("accounts", |text, _| value::switch(text)),
+            account_hosts: self.read("account-host", |text, _| auth::users(text)),
             insecure: self.read("insecure", |text, _| value::switch(text)),
             jwt_secret: self.read("jwt-secret", |text, _| auth::secret(text)),
             jwt_public_key: self
@@ -401,17 +438,26 @@ impl Reader<'_> {
             api_keys: self.read("api-key", |text, _| auth::api_keys(text)),
             roles: self.read("role", |text, _| auth::roles(text)),
             default_role: self.read("default-role", |text, _| auth::grants(text)),
-            anonymous_role: self.read("anonymous-role", |text, _| auth::grants(text)),
+            anonymous_role: match self.implies_jwt() && !self.given("anonymous-role") {
+                true => self.read("anonymous-role", |_, _| auth::grants(auth::READERS)),
+                false => self.read("anonymous-role", |text, _| auth::grants(text)),
+            },
             drain_timeout: self.time("drain-timeout"),
             history_limit: self.number("history-limit"),
             sse_heartbeat: self.time_or_never("sse-heartbeat"),
             socketio: self.socketio(),
+            ops_listen: self.read("ops-listen", |text, _| match text.is_empty() {
+                true => Ok(Vec::new()),
+                false => value::addresses(text),
+            }),
             stomp_listen: self.read("stomp-listen", |text, _| match text.is_empty() {
                 true => Ok(Vec::new()),
                 false => value::addresses(text),
             }),
             stomp_max_frame: self.number("stomp-max-frame"),
             stomp_alias: self.read("stomp-alias", |text, _| text.parse()),
+            sockjs_client: self.read("sockjs-client", |text, _| sockjs_client(text)),
+            sockjs_cookie: self.read("sockjs-cookie", |text, _| value::switch(text)),
             log: self.read("log", log_filter),
             log_format: self.choice(
                 "log-format",
@@ -467,6 +513,14 @@ impl Reader<'_> {
         for (name, what) in auth::together(config, filled) {
             self.complain(name, what);
         }
+    }
+}
+
+fn sockjs_client(text: &str) -> Result<String, String> {
+    let is_url = text.is_empty() || text.starts_with("https://") || text.starts_with('/');
+    match is_url && !text.contains(['"', '<', '>', ' ']) {
+        true => Ok(text.to_owned()),
+        false => Err("is no address of a script; write https://HOST/PATH or /PATH".to_owned()),
     }
 }
 

@@ -3,7 +3,7 @@
 //! A front end speaks one protocol with clients and knows only the relay.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::http::header::{ACCEPT, UPGRADE};
@@ -13,6 +13,7 @@ use axum::response::Response;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
+use crate::accounts::Accounts;
 use crate::auth::{self, Auth, AuthSetupError, Right};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
@@ -32,6 +33,7 @@ mod origin;
 pub(crate) mod record;
 mod socket;
 pub mod socketio;
+pub mod sockjs;
 mod sse;
 pub mod stomp;
 mod takeover;
@@ -53,6 +55,10 @@ pub struct Settings {
     pub max_frame: usize,
     /// Most fields one publish may have.
     pub max_fields: usize,
+    /// Whether raw sockets are in their user's own room without asking for it.
+    pub raw_inbox: bool,
+    /// Whether metrics and the status page are served elsewhere.
+    pub ops_apart: bool,
     /// Frames a socket may send per second; 0 is no limit.
     pub frame_rate: u32,
     /// How long a socket may be silent before it's pinged.
@@ -67,6 +73,8 @@ pub struct Settings {
     pub history_limit: usize,
     /// How often server-sent events get a comment, which keeps proxies from giving up.
     pub sse_heartbeat: Duration,
+    /// Those of SockJS.
+    pub sockjs: sockjs::Options,
     /// Those of Socket.IO.
     pub socketio: socketio::Settings,
     /// Those of STOMP.
@@ -80,6 +88,8 @@ impl Settings {
             default_room,
             max_frame: 64 * 1024,
             max_fields: 64,
+            raw_inbox: false,
+            ops_apart: false,
             frame_rate: 100,
             ping: Duration::from_secs(25),
             pong: Duration::from_secs(10),
@@ -87,6 +97,7 @@ impl Settings {
             allowed_origins: Origins::default(),
             history_limit: 1_000,
             sse_heartbeat: Duration::from_secs(15),
+            sockjs: sockjs::Options::default(),
             socketio: socketio::Settings::default(),
             stomp: stomp::Settings::default(),
         }
@@ -105,6 +116,8 @@ pub struct FrontendState {
     pub metrics: Metrics,
     /// Tells when this node goes away.
     pub drain: Drain,
+    /// Accounts of this server's own, if it has any.
+    pub accounts: OnceLock<Arc<Accounts>>,
     /// What Socket.IO's sessions share.
     pub(crate) socketio: socketio::Sessions,
 }
@@ -118,6 +131,7 @@ impl FrontendState {
             settings,
             metrics: Metrics::default(),
             drain: Drain::default(),
+            accounts: OnceLock::new(),
             socketio: socketio::Sessions::default(),
         })
     }
@@ -247,6 +261,12 @@ pub(crate) async fn socket(
     let who = identify::socket(&state, parts).await?;
     let accepted = ws::upgrade(state, &parts.headers, &query, room, who)?;
     Ok(takeover::leave_http(parts, accepted.head, accepted.run).await)
+}
+
+/// STOMP over SockJS.
+pub(crate) fn sockjs_endpoint(state: &Arc<FrontendState>) -> Arc<sockjs::Endpoint<stomp::Stomp>> {
+    let service = stomp::Stomp::new(state.clone());
+    sockjs::Endpoint::new(service, state.settings.sockjs.clone())
 }
 
 /// Answers a request for a WebSocket that speaks STOMP.

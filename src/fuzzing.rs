@@ -43,6 +43,15 @@ pub fn socketio(data: &[u8]) {
     }
 }
 
+/// What STOMP and SockJS clients send.
+pub fn stomp(data: &[u8]) {
+    crate::frontend::stomp::fuzz_frames(data);
+    crate::frontend::sockjs::fuzz(data);
+    if let Ok(text) = std::str::from_utf8(data) {
+        let _ = text.parse::<crate::frontend::stomp::Aliases>();
+    }
+}
+
 /// A reply as Redis writes it on the wire.
 pub fn reply(data: &[u8]) {
     if let Ok(value) = ::redis::parse_redis_value(data) {

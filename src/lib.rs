@@ -7,6 +7,7 @@
 
 pub mod relay;
 
+pub mod accounts;
 pub mod auth;
 pub mod people;
 pub mod store;
@@ -14,6 +15,8 @@ pub mod store;
 pub mod api;
 pub mod frontend;
 pub mod ops;
+
+mod web;
 
 pub mod bench;
 pub mod cli;

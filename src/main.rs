@@ -52,6 +52,7 @@ fn run(request: Request) -> Result<()> {
         Request::Tail(args) => client_runtime()?.block_on(cli::tail::run(args)),
         Request::Publish(args) => client_runtime()?.block_on(cli::publish::run(args)),
         Request::Token(args, settings) => cli::token::run(*args, settings),
+        Request::Demo(args) => cli::demo::run(args),
         Request::Bench(args) => runtime()?.block_on(tailcast::bench::run(*args)),
     }
 }

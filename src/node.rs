@@ -12,7 +12,9 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::auth::{self, Auth, KeySource};
+use crate::accounts::{self, Accounts, Vault};
+use crate::auth::mint::SigningKey;
+use crate::auth::{self, Auth, Grants, KeySource, Secret};
 use crate::config::{self, Config};
 use crate::drain::Stop;
 use crate::frontend::{self, FrontendState, Origins, socketio};
@@ -41,6 +43,9 @@ const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Where Redis is looked for when no `--redis` says otherwise, and where one is started.
 const REDIS_PORT: u16 = 6379;
 
+/// How often Redis is asked for the nodes' secret until it answers.
+const SECRET_RETRY: Duration = Duration::from_millis(500);
+
 /// How long the look at Redis at the start may take. A node serves without it, too.
 const PROBE: Duration = Duration::from_secs(2);
 
@@ -63,21 +68,38 @@ pub fn own_redis(config: &Config) -> Result<Option<LocalRedis>> {
 
 /// Runs a node until it's told to stop, and drains it.
 pub async fn run(config: Config) -> Result<()> {
-    let stop = Stop::on_signals().context("cannot listen for signals")?;
-    let (log, board): (Arc<dyn Log>, Arc<dyn Board>) = if config.memory {
+    let mut stop = Stop::on_signals().context("cannot listen for signals")?;
+    let mut config = config;
+    type Parts = (Arc<dyn Log>, Arc<dyn Board>, Arc<dyn Vault>);
+    let (log, board, vault): Parts = if config.memory {
         info!("rooms are in memory only: nothing is kept, and there is one node");
         let memory = Arc::new(MemoryLog::new(memory_settings(&config)));
-        (memory.clone(), memory)
+        (memory.clone(), memory.clone(), memory)
     } else {
         look_at_redis(&config).await?;
         let redis = RedisLog::start(redis_settings(&config)).context("cannot use --redis")?;
-        (redis.clone(), redis)
+        (redis.clone(), redis.clone(), redis)
     };
+    if config.auth == auth::Mode::Cookie {
+        warn_of_cookies(&config);
+    }
+    if config.accounts && config.jwt_secret.is_none() {
+        tokio::select! {
+            secret = shared_secret(&*board) => config.jwt_secret = Some(secret),
+            () = stop.next() => return Ok(()),
+        }
+    }
+    let config = config;
     let auth = Auth::new(auth_settings(&config)?).context("cannot check who comes in")?;
     auth.warm_up().await;
     let relay = Relay::new(log, relay_settings(&config));
     let people = People::start(relay, board, people_settings(&config));
     let state = FrontendState::new(people.clone(), auth, frontend_settings(&config)?);
+    if config.accounts {
+        let accounts = Accounts::new(vault, account_settings(&config)?);
+        // It's set here alone.
+        let _ = state.accounts.set(accounts);
+    }
     ops::register(&state);
 
     let mut listeners = Vec::new();
@@ -96,8 +118,15 @@ pub async fn run(config: Config) -> Result<()> {
             format!("cannot listen on {address}; choose another with --stomp-listen")
         })?);
     }
-    let server =
-        Server::new(server_settings(&config), state.clone(), listeners).with_stomp(&state, stomp);
+    let mut for_ops = Vec::new();
+    for address in &config.ops_listen {
+        for_ops.push(listen(*address).with_context(|| {
+            format!("cannot listen on {address}; choose another with --ops-listen")
+        })?);
+    }
+    let server = Server::new(server_settings(&config), state.clone(), listeners)
+        .with_stomp(&state, stomp)
+        .with_ops(state, for_ops);
     let sockets = server.max_sockets();
     info!(listen = ?config.listen, redis = %redis_name(&config), sockets, "serving");
     greet(&config);
@@ -106,6 +135,20 @@ pub async fn run(config: Config) -> Result<()> {
     match ended {
         Ended::Drained | Ended::AtOnce => Ok(()),
         Ended::TimedOut => bail!("the drain timed out; some connections were cut"),
+    }
+}
+
+/// Says what `--auth cookie` means, so that nobody takes it for a check.
+fn warn_of_cookies(config: &Config) {
+    let cookie = &config.token_cookie;
+    if config::auth::public_listeners(config).next().is_some() {
+        warn!(
+            %cookie, listen = ?config.listen,
+            "--auth cookie checks nothing, and others can come in: WHOEVER CONNECTS IS WHOM THEIR COOKIE NAMES. \
+             Let only a proxy in that sets the cookie itself and drops what clients send, or use --auth jwt"
+        );
+    } else {
+        warn!(%cookie, "--auth cookie checks nothing: whoever connects is whom their cookie names");
     }
 }
 
@@ -278,6 +321,8 @@ fn frontend_settings(config: &Config) -> Result<frontend::Settings> {
         default_room: config.default_room.clone(),
         max_frame: config.max_frame,
         max_fields: config.max_fields,
+        raw_inbox: config.raw_inbox,
+        ops_apart: !config.ops_listen.is_empty(),
         frame_rate: config.frame_rate.unwrap_or(0),
         ping: config.ping.unwrap_or_default(),
         pong: config.pong,
@@ -289,6 +334,11 @@ fn frontend_settings(config: &Config) -> Result<frontend::Settings> {
         },
         history_limit: config.history_limit,
         sse_heartbeat: config.sse_heartbeat.unwrap_or(NEVER),
+        sockjs: frontend::sockjs::Options {
+            client: config.sockjs_client.clone(),
+            cookie: config.sockjs_cookie,
+            ..frontend::sockjs::Options::default()
+        },
         socketio: socketio::Settings {
             path: config.socketio.path.clone(),
             ping_interval: config.socketio.ping_interval,
@@ -330,6 +380,42 @@ pub fn auth_settings(config: &Config) -> Result<auth::Settings> {
         default_role: config.default_role.clone(),
         anonymous_role: config.anonymous_role.clone(),
         ..auth::Settings::default()
+    })
+}
+
+/// The secret that all nodes share which were given none. A node can't let anybody in without, so it
+/// waits for Redis.
+async fn shared_secret(board: &dyn Board) -> Secret {
+    let proposed = people::made_secret();
+    let mut was_told = false;
+    loop {
+        match board.secret(proposed.clone()).await {
+            Ok(secret) => return Secret::new(secret.to_vec()),
+            Err(error) if was_told => tracing::debug!(%error, "no secret yet"),
+            Err(error) => {
+                warn!(%error, "the nodes' secret is in Redis; serving once that answers");
+                was_told = true;
+            }
+        }
+        tokio::time::sleep(SECRET_RETRY).await;
+    }
+}
+
+fn account_settings(config: &Config) -> Result<accounts::Settings> {
+    let secret = config.jwt_secret.as_ref();
+    let secret = secret.context("--accounts needs --jwt-secret")?;
+    // Where somebody has said what tokens are good for, that holds for these, too.
+    let rooms = match config.default_role.is_empty() {
+        true => "*=member,@*=member".parse()?,
+        false => Grants::default(),
+    };
+    Ok(accounts::Settings {
+        key: SigningKey::from_secret(secret).context("cannot sign tokens")?,
+        audience: config.audience.clone(),
+        issuer: config.issuer.clone(),
+        rooms,
+        hosts: config.account_hosts.clone(),
+        host_rooms: "*=host,@*=member".parse()?,
     })
 }
 

@@ -46,6 +46,7 @@ mod side;
 mod told;
 mod wire;
 
+pub use nodes::made_secret;
 pub use rates::{Rate, RateError, Rates};
 pub use refusal::Refusal;
 pub use roster::Present;

@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 mod connection;
 mod routes;
 
+use routes::ops_router;
 pub use routes::router;
 
 /// Files that are no client's socket: tails, Redis connections, listeners, logs.
@@ -52,6 +53,9 @@ const ACCEPT_LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// So many clients over the limit are told so at one time; others are just closed.
 const TURNED_AWAY_AT_ONCE: usize = 128;
+
+/// Connections of operators at a time, behind listeners of their own: some dashboards, some scrapers.
+const OPS_SOCKETS: usize = 256;
 
 const TOO_MANY: &str =
     r#"{"error":{"code":"too_many_sockets","message":"this node is full; see --max-sockets"}}"#;
@@ -82,6 +86,13 @@ pub enum Ended {
 pub struct Server {
     settings: Settings,
     listeners: Vec<(TcpListener, Speaks)>,
+    ops: Option<Ops>,
+    shared: Arc<Shared>,
+}
+
+/// What operators have apart. It goes on through a drain, which they want to see, and takes no client's place.
+struct Ops {
+    listeners: Vec<TcpListener>,
     shared: Arc<Shared>,
 }
 
@@ -104,9 +115,18 @@ struct Shared {
 impl Server {
     /// A server for the front ends of `state`.
     pub fn new(settings: Settings, state: Arc<FrontendState>, listeners: Vec<TcpListener>) -> Self {
-        let drain = state.drain.clone();
-        let metrics = state.metrics.clone();
-        Server::assemble(settings, router(state), drain, metrics, listeners)
+        Server::with_router(settings, router(state.clone()), &state, listeners)
+    }
+
+    /// A server of other routes, for the connections of `state`.
+    pub fn with_router(
+        settings: Settings,
+        router: Router,
+        state: &FrontendState,
+        listeners: Vec<TcpListener>,
+    ) -> Self {
+        let (drain, metrics) = (state.drain.clone(), state.metrics.clone());
+        Server::assemble(settings, router, drain, metrics, listeners)
     }
 
     fn assemble(
@@ -139,6 +159,7 @@ impl Server {
         Server {
             settings,
             listeners: http.collect(),
+            ops: None,
             shared,
         }
     }
@@ -148,6 +169,19 @@ impl Server {
         let stomp = listeners.into_iter();
         let stomp = stomp.map(|listener| (listener, Speaks::Stomp(state.clone())));
         self.listeners.extend(stomp);
+        self
+    }
+
+    /// The same, with what is for operators behind listeners of its own.
+    pub fn with_ops(mut self, state: Arc<FrontendState>, listeners: Vec<TcpListener>) -> Self {
+        let shared = Arc::new(Shared {
+            router: ops_router(state),
+            http: self.shared.http.clone(),
+            handshake_timeout: self.shared.handshake_timeout,
+            drain: Drain::default(),
+            metrics: self.shared.metrics.clone(),
+        });
+        self.ops = Some(Ops { listeners, shared });
         self
     }
 
@@ -163,6 +197,18 @@ impl Server {
         for (listener, speaks) in self.listeners {
             let shared = self.shared.clone();
             accepting.spawn(accept(listener, speaks, shared, places.clone()));
+        }
+        let mut for_ops = JoinSet::new();
+        if let Some(Ops { listeners, shared }) = self.ops {
+            let places = Arc::new(Semaphore::new(OPS_SOCKETS));
+            for listener in listeners {
+                for_ops.spawn(accept(
+                    listener,
+                    Speaks::Http,
+                    shared.clone(),
+                    places.clone(),
+                ));
+            }
         }
         stop.next().await;
 

@@ -54,6 +54,8 @@ fn bad_usage_is_2() {
         &["publish", "room"],
         &["publish", "room", "m", "--url", "wss://h"],
         &["--keep", "1", "tail", "room"],
+        &["demo", "--url", "ws://h"],
+        &["--keep", "1", "demo"],
         &["token"],
         &["token", "--user", ""],
         &["token", "--user", "a", "--room", "live"],

@@ -122,7 +122,8 @@ export interface Options {
   /** A JWT, or where to get one. It goes in the first frame, never in the URL; a function is asked
    * again before each connection and before the token ends. */
   token?: string | (() => string | Promise<string>)
-  /** Who to be, at nodes that believe anybody (`--auth none`). */
+  /** Who to be, at nodes that believe anybody (`--auth none`). Elsewhere the token or cookie says so; if this says
+   * the same, the inbox is there before any room is joined. */
   user?: string
   /** Where the user's inbox begins (default `now`), or false for none. */
   inbox?: Position | boolean

@@ -32,7 +32,7 @@ const DEFAULTS = {
 const FINAL_CODES = new Set([1002, 1003, 1007, 1008, 1009, 1010, 4400])
 
 /** Refusals that pass: the publish is repeated under its key. */
-const PASSING_CODES = new Set(['redis_unavailable', 'redis_loading', 'busy', 'unknown_outcome'])
+const PASSING_CODES = new Set(['redis_unavailable', 'redis_loading', 'redis_read_only', 'busy', 'unknown_outcome'])
 
 /** What can go wrong. `code` is a word for programs: a node's own, or one of `closed`, `timeout`, `offline`, `network`. */
 export class TailcastError extends Error {
@@ -212,14 +212,16 @@ class Room extends Emitter {
     this._to('joined')
     this.#ready.resolve(this)
     // A node says how the room stands right after; of a room that is as rooms are, it says nothing.
-    const { closed, slow, pin, announcement } = this.info
-    if (closed || slow || pin || announcement) {
+    const { closed, slow, pin, announcement, topic, properties } = this.info
+    if (closed || slow || pin || announcement || topic || Object.keys(properties).length > 0) {
       clearTimeout(this.#resetting)
-      this.#resetting = setTimeout(() => this._onInfo({}), 1_000)
+      this.#resetting = setTimeout(() => this._onInfo({ topic: null, properties: {} }), 1_000)
     }
   }
 
   _onFrame(frame) {
+    // Of an earlier stay in a room that was left and joined again; `joined` comes first.
+    if (this.state !== 'joined') return
     switch (frame.type) {
       case 'entry':
         // Never again, nor out of order, whatever comes.
@@ -327,6 +329,7 @@ class Client extends Emitter {
     if (this.state === 'closed') throw new ClosedError('closed', 'the client is closed')
     const known = this.#rooms.get(name)
     if (known) return known
+    check(name, from)
     const room = new Room(this, name, { from, presence })
     this.#rooms.set(name, room)
     if (this.#isOpen) this.#sendJoin(room)
@@ -887,6 +890,17 @@ function baseOf(url) {
   if (secure === undefined) throw new TypeError(`connect: ${url} is no http(s) or ws(s) URL`)
   const rest = parsed.host + parsed.pathname.replace(/\/+$/, '')
   return secure ? { ws: `wss://${rest}`, http: `https://${rest}` } : { ws: `ws://${rest}`, http: `http://${rest}` }
+}
+
+/** What a node would refuse with the handshake, where a browser does not tell why. */
+function check(name, from) {
+  const size = new TextEncoder().encode(name).length
+  if (typeof name !== 'string' || size < 1 || size > 256 || /\p{Cc}/u.test(name) || name.startsWith('tailcast:')) {
+    throw new RefusedError('bad_room', 'a room has a name of 1 to 256 bytes, without control characters, not beginning with `tailcast:`')
+  }
+  if (from !== undefined && !/^(now|start|\d+(-\d+)?|last:\d+|ago:\d+[smhd])$/.test(from)) {
+    throw new RefusedError('bad_from', 'from is now, start, an entry ID, last:50 or ago:10m')
+  }
 }
 
 /** Doubling from `min` to `max`, and half of it by chance, so that clients of one node don't come back as one. */

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::http::header::SET_COOKIE;
 use axum::http::request::Parts;
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json as object};
 
 use super::people::answer_json;
-use crate::auth::{Identity, Mode, UserName};
+use crate::auth::{Credentials, Identity, Mode, UserName};
 use crate::frontend::{self, ApiError, FrontendState, identify};
 use crate::relay::entry::RoomName;
 
@@ -25,9 +26,14 @@ pub(crate) async fn me(
 ) -> Result<Response, ApiError> {
     let query: Query = frontend::query(&parts.uri)?;
     let room = query.room.as_deref().map(RoomName::parse).transpose()?;
+    let mut is_spent = false;
     let identity = match identify::request(&state, &parts).await {
         Err(error) if error.status.is_server_error() => return Err(error),
-        Err(_) => Identity::nobody(),
+        Err(_) => {
+            // Or a page would bring it along for ever, and be refused everywhere.
+            is_spent = state.accounts.get().is_some() && has_cookie(&state, &parts);
+            Identity::nobody()
+        }
         Ok(identity) => identity,
     };
     let mut me = object!({"user": identity.user().map(UserName::as_str)});
@@ -37,13 +43,28 @@ pub(crate) async fn me(
     me["auth"] = match state.auth.settings().mode {
         Mode::None => "none".into(),
         Mode::Jwt => "jwt".into(),
+        Mode::Cookie => "cookie".into(),
     };
-    me["accounts"] = false.into();
+    me["accounts"] = state.accounts.get().is_some().into();
     if let Some(room) = &room {
         let rights = identity.rights(room);
         let words: Vec<Value> = rights.iter().map(|right| right.as_str().into()).collect();
         me["role"] = identity.role(room).map(|role| role.as_str()).into();
         me["rights"] = words.into();
     }
-    Ok(answer_json(&me))
+    let mut answer = answer_json(&me);
+    if is_spent {
+        let farewell = super::accounts::farewell(&state, &parts.headers);
+        answer.headers_mut().insert(SET_COOKIE, farewell);
+    }
+    Ok(answer)
+}
+
+/// Whether a page of ours brings a token in its cookie.
+fn has_cookie(state: &FrontendState, parts: &Parts) -> bool {
+    let query = parts.uri.query().unwrap_or_default();
+    let name = &state.auth.settings().token_cookie;
+    let origins = &state.settings.allowed_origins;
+    Credentials::of(&parts.headers, query, name).from_cookie()
+        && origins.check_for_cookie(&parts.headers).is_ok()
 }

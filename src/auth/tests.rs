@@ -101,6 +101,59 @@ async fn without_a_token() {
 }
 
 #[tokio::test]
+async fn whom_a_cookie_names() {
+    let settings = || Settings {
+        mode: Mode::Cookie,
+        api_keys: vec![("billing".to_owned(), "0123456789abcdef".into())],
+        ..Settings::default()
+    };
+    let cookie = |value: &str| {
+        let mut headers = axum::http::HeaderMap::new();
+        let header = format!("token={value}");
+        headers.insert("cookie", header.parse().expect("a header"));
+        Credentials::of(&headers, "user=mallory", "token")
+    };
+    let alice = identify(settings(), &cookie("alice")).await.expect("in");
+    assert_eq!(alice.user().map(UserName::as_str), Some("alice"));
+    assert_eq!(role(&alice, "any"), Some(Role::Host));
+    assert!(!alice.is_server());
+
+    let missing = identify(settings(), &query("user=alice")).await;
+    assert_eq!(missing.err(), Some(AuthError::Missing));
+    // The key of a back end is no user's name, nor the other way round.
+    let key = identify(settings(), &cookie("0123456789abcdef")).await;
+    assert!(!key.expect("in").is_server());
+    for server in [
+        with_key("0123456789abcdef"),
+        Credentials::token("0123456789abcdef"),
+    ] {
+        let server = identify(settings(), &server).await;
+        assert!(server.expect("in").is_server());
+    }
+    let long = "a".repeat(129);
+    for bad in [
+        cookie(&long),
+        query("token=alice"),
+        Credentials::token("alice"),
+        with_key("alice"),
+    ] {
+        let bad = identify(settings(), &bad).await;
+        assert!(matches!(bad, Err(AuthError::Invalid(_))), "{bad:?}");
+    }
+
+    let roles = || Settings {
+        default_role: "lobby=viewer".parse().expect("grants"),
+        anonymous_role: "*=viewer".parse().expect("grants"),
+        ..settings()
+    };
+    let alice = identify(roles(), &cookie("alice")).await.expect("in");
+    assert_eq!(role(&alice, "any"), None);
+    let nobody = identify(roles(), &query("")).await.expect("in");
+    assert!(nobody.user().is_none());
+    assert_eq!(role(&nobody, "any"), Some(Role::Viewer));
+}
+
+#[tokio::test]
 async fn back_ends_have_keys() {
     let settings = |mode: Settings| Settings {
         api_keys: vec![

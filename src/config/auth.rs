@@ -7,12 +7,15 @@ use std::fs;
 use super::value;
 use super::{Config, ConfigErrors, Reader, Sources};
 use crate::auth::key::SECRET_MIN;
-use crate::auth::{API_KEY_MIN, Grants, Mode, Roles, Secret};
+use crate::auth::{API_KEY_MIN, Grants, Mode, Roles, Secret, UserName};
 
 /// What shows instead of a secret.
 const MASK: &str = "***";
 
-/// Settings that only mean something with `--auth jwt`.
+/// Who may come in without a token where `--accounts` alone says how people come in: anybody, to read.
+pub(super) const READERS: &str = "*=viewer";
+
+/// Settings that only mean something with `--auth jwt`; the last one with `--auth cookie` as well.
 const OF_JWT: [&str; 6] = [
     "jwt-secret",
     "jwt-public-key",
@@ -171,6 +174,24 @@ pub(super) fn grants(text: &str) -> Result<Grants, String> {
     text.parse().map_err(|error| format!("is wrong: {error}"))
 }
 
+/// The settings that name an address by which other machines can come in.
+pub(crate) fn public_listeners(config: &Config) -> impl Iterator<Item = &'static str> {
+    let reachable = |address: &std::net::SocketAddr| !address.ip().to_canonical().is_loopback();
+    let listeners = [
+        ("listen", &config.listen),
+        ("stomp-listen", &config.stomp_listen),
+    ];
+    let open = listeners.map(|(name, addresses)| addresses.iter().any(reachable).then_some(name));
+    open.into_iter().flatten()
+}
+
+/// User names.
+pub(super) fn users(text: &str) -> Result<Vec<UserName>, String> {
+    let users = value::list(text).map(UserName::parse);
+    let users: Result<_, _> = users.collect();
+    users.map_err(|error| format!("is wrong: {error}"))
+}
+
 /// What does not go together: the setting to blame, and why.
 pub(super) fn together(
     config: &Config,
@@ -184,6 +205,23 @@ pub(super) fn together(
     let mut keys = keys.into_iter().filter(|(_, there)| *there);
     let (first, second) = (keys.next(), keys.next());
     let mut wrong = Vec::new();
+    if config.accounts {
+        const BOTH: &str = "needs --auth jwt with --jwt-secret, as nodes make the tokens; write both, or neither, and nodes share a secret of their own";
+        // With neither, nodes find a secret in Redis.
+        let is_alone = !given("auth") && first.is_none();
+        if config.jwt_secret.is_none() && !is_alone || config.auth != Mode::Jwt {
+            wrong.push(("accounts", BOTH));
+            return wrong;
+        }
+        if is_alone {
+            return wrong;
+        }
+    } else if !config.account_hosts.is_empty() {
+        wrong.push((
+            "account-host",
+            "is of no use without --accounts; write that, too, or leave it out",
+        ));
+    }
     match config.auth {
         Mode::Jwt => {
             if first.is_none() {
@@ -199,30 +237,29 @@ pub(super) fn together(
                 ));
             }
         }
-        Mode::None => {
+        Mode::None | Mode::Cookie => {
             // Whoever has written one of these believes that tokens are checked.
-            let unused = OF_JWT.into_iter().filter(|name| given(name));
+            let by_cookie = config.auth == Mode::Cookie;
+            let means_something = |name: &str| by_cookie && name == "anonymous-role";
+            let unused = OF_JWT
+                .into_iter()
+                .filter(|name| given(name) && !means_something(name));
             wrong.extend(unused.map(|name| {
                 (
                     name,
                     "is of no use while nobody is checked; write --auth jwt, or leave it out",
                 )
             }));
-            let reachable =
-                |address: &std::net::SocketAddr| !address.ip().to_canonical().is_loopback();
-            let listeners = [
-                ("listen", &config.listen),
-                ("stomp-listen", &config.stomp_listen),
-            ];
-            let open = listeners
-                .iter()
-                .filter(|(_, addresses)| addresses.iter().any(reachable) && !config.insecure);
-            wrong.extend(open.map(|(name, _)| {
-                (
-                    *name,
-                    "lets others in, and nobody is checked: write --auth jwt and a key, or --insecure if anybody may do anything",
-                )
-            }));
+            let why = match by_cookie {
+                false => {
+                    "lets others in, and nobody is checked: write --auth jwt and a key, or --insecure if anybody may do anything"
+                }
+                true => {
+                    "lets others in, and a cookie is believed whatever it says: write --auth jwt and a key, or --insecure if only a proxy gets here that sets the cookie itself"
+                }
+            };
+            let open = public_listeners(config).filter(|_| !config.insecure);
+            wrong.extend(open.map(|name| (name, why)));
         }
     }
     wrong

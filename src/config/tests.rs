@@ -176,6 +176,14 @@ fn settings_that_do_not_go_together() {
             "--listen \"127.0.0.1:1,0.0.0.0:8080\" lets others in",
         ),
         (&[("listen", "[::]:8080")], "--listen \"[::]:8080\" lets"),
+        (
+            &[("auth", "cookie"), ("listen", "0.0.0.0:8080")],
+            "--listen \"0.0.0.0:8080\" lets others in, and a cookie is believed",
+        ),
+        (
+            &[("auth", "cookie"), ("jwt-secret", SECRET)],
+            "--jwt-secret \"***\" is of no use",
+        ),
         (&[("auth", "jwt")], "--auth \"jwt\" needs a key"),
         (
             &[
@@ -190,6 +198,22 @@ fn settings_that_do_not_go_together() {
             "--jwt-secret \"***\" is of no use",
         ),
         (&[("audience", "a")], "--audience \"a\" is of no use"),
+        (
+            &[("accounts", "true"), ("auth", "none")],
+            "--accounts \"true\" needs --auth jwt",
+        ),
+        (
+            &[("accounts", "true"), ("auth", "jwt")],
+            "--accounts \"true\" needs --auth jwt with --jwt-secret",
+        ),
+        (
+            &[("accounts", "true"), ("jwks", "keys.json")],
+            "--accounts \"true\" needs --auth jwt with --jwt-secret",
+        ),
+        (
+            &[("account-host", "boss")],
+            "--account-host \"boss\" is of no use",
+        ),
     ] {
         let got = complaints(flags, &[], "");
         assert_eq!(got.len(), 1, "{flags:?}: {got:?}");
@@ -231,6 +255,42 @@ fn who_may_come_in() {
     for hidden in [SECRET, "0123456789abcdef", "fedcba9876543210"] {
         assert!(!everything.contains(hidden), "{everything}");
     }
+}
+
+#[test]
+fn accounts() {
+    let check = |flags: Pairs<'_>, auth: Mode, has_secret: bool, anonymous: &str| {
+        let (config, printed) = taken(flags, &[], "");
+        assert_eq!(config.auth, auth, "{flags:?}");
+        assert_eq!(config.jwt_secret.is_some(), has_secret, "{flags:?}");
+        assert_eq!(config.anonymous_role.to_string(), anonymous, "{flags:?}");
+        // What is in force is what is printed.
+        let line = format!("\nanonymous-role = \"{anonymous}\" ");
+        assert!(printed.contains(&line), "{printed}");
+        let line = match auth {
+            Mode::Jwt => "\nauth = \"jwt\" ",
+            Mode::None => "\nauth = \"none\" ",
+            Mode::Cookie => "\nauth = \"cookie\" ",
+        };
+        assert!(printed.contains(line), "{printed}");
+    };
+    let on = ("accounts", "true");
+    check(&[], Mode::None, false, "");
+    check(&[("accounts", "false")], Mode::None, false, "");
+    check(&[on], Mode::Jwt, false, "*=viewer");
+    check(
+        &[on, ("listen", "0.0.0.0:8080")],
+        Mode::Jwt,
+        false,
+        "*=viewer",
+    );
+    check(&[on, ("anonymous-role", "")], Mode::Jwt, false, "");
+    let secret = ("jwt-secret", SECRET);
+    check(&[on, secret], Mode::Jwt, true, "*=viewer");
+    check(&[on, secret, ("auth", "jwt")], Mode::Jwt, true, "");
+    let (config, _) = taken(&[on, ("account-host", "ann, bob")], &[], "");
+    let hosts: Vec<&str> = config.account_hosts.iter().map(UserName::as_str).collect();
+    assert_eq!(hosts, ["ann", "bob"]);
 }
 
 #[test]

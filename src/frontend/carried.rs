@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use axum::http::HeaderMap;
+
 use super::FrontendState;
 use super::carrier::Carrier;
 use super::websocket::Dialogue;
@@ -21,7 +23,7 @@ pub(crate) struct Envelope {
 }
 
 /// Opens dialogues for whoever comes.
-pub(crate) trait Service: Send + Sync + 'static {
+pub(crate) trait Service: Clone + Send + Sync + 'static {
     /// One client's.
     type Talk: Dialogue;
 
@@ -35,6 +37,11 @@ pub(crate) trait Service: Send + Sync + 'static {
 
     /// The node's front ends.
     fn state(&self) -> &Arc<FrontendState>;
+
+    /// The WebSocket subprotocol to confirm to a client, if it offers one that is spoken.
+    fn subprotocol(&self, _headers: &HeaderMap) -> Option<&'static str> {
+        None
+    }
 
     /// Most bytes of a message in.
     fn max_message(&self) -> usize;

@@ -29,7 +29,7 @@ fn credentials(state: &FrontendState, parts: &Parts) -> Result<Credentials, ApiE
     let query = parts.uri.query().unwrap_or_default();
     let credentials = Credentials::of(&parts.headers, query, cookie);
     // Where anybody is believed, a cookie of that name is somebody else's.
-    if credentials.from_cookie() && state.auth.settings().mode == Mode::Jwt {
+    if credentials.from_cookie() && state.auth.settings().mode != Mode::None {
         state
             .settings
             .allowed_origins

@@ -149,7 +149,7 @@ impl Origins {
             }
             response.insert(
                 ACCESS_CONTROL_EXPOSE_HEADERS,
-                HeaderValue::from_static("retry-after"),
+                HeaderValue::from_static("retry-after, etag"),
             );
         }
     }
@@ -161,7 +161,7 @@ impl Origins {
                 (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST"),
                 (
                     ACCESS_CONTROL_ALLOW_HEADERS,
-                    "authorization, x-api-key, content-type, idempotency-key, last-event-id, cache-control",
+                    "authorization, x-api-key, content-type, idempotency-key, last-event-id, cache-control, if-none-match",
                 ),
                 // Ten minutes: what Chromium and WebKit take at most.
                 (ACCESS_CONTROL_MAX_AGE, "600"),

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
+use bytes::Bytes;
 use futures_util::FutureExt;
 
 use self::frame::Version;
@@ -58,6 +59,7 @@ impl Default for Settings {
 }
 
 /// Opens STOMP dialogues.
+#[derive(Clone)]
 pub(crate) struct Stomp {
     state: Arc<FrontendState>,
 }
@@ -85,6 +87,13 @@ impl Service for Stomp {
         &self.state
     }
 
+    /// The newest that both know; a client that offers none says what it speaks in its CONNECT.
+    fn subprotocol(&self, headers: &HeaderMap) -> Option<&'static str> {
+        let ours = Version::ALL.map(Version::subprotocol);
+        ours.into_iter()
+            .find(|ours| subprotocols(headers).any(|theirs| theirs == *ours))
+    }
+
     fn max_message(&self) -> usize {
         self.state.settings.stomp.max_frame
     }
@@ -95,19 +104,15 @@ pub(crate) fn upgrade(
     state: Arc<FrontendState>,
     headers: &HeaderMap,
     who: Result<Identity, AuthError>,
-) -> Result<(bytes::Bytes, Run), ApiError> {
+) -> Result<(Bytes, Run), ApiError> {
     let handshake = Handshake::of(headers)?;
-    // The newest that both know; a client that offers none says what it speaks in its CONNECT.
-    let subprotocol = Version::ALL
-        .map(Version::subprotocol)
-        .into_iter()
-        .find(|ours| subprotocols(headers).any(|theirs| theirs == *ours));
-    let head = handshake.head(subprotocol);
+    let service = Stomp::new(state);
+    let head = handshake.head(service.subprotocol(headers));
     let run: Run = Box::new(move |taken| {
-        let max_frame = state.settings.stomp.max_frame;
         let carrier = Carrier::over(taken.socket.wire());
-        let talk = Talk::open(state, &carrier, &WEBSOCKET, who);
-        websocket::run(taken.socket, taken.read_ahead, max_frame, Kind::Stomp, talk).boxed()
+        let talk = service.open(carrier, &WEBSOCKET, who);
+        let (socket, ahead) = (taken.socket, taken.read_ahead);
+        websocket::run(socket, ahead, service.max_message(), Kind::Stomp, talk).boxed()
     });
     Ok((head, run))
 }

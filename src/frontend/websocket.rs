@@ -37,17 +37,17 @@ pub(crate) struct Handshake {
 impl Handshake {
     /// Checks the headers of a request.
     pub(crate) fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
+        let asks = |name, word: &str| items(headers, name).any(|i| i.eq_ignore_ascii_case(word));
+        if !asks(CONNECTION.as_str(), "upgrade") || !asks(UPGRADE.as_str(), "websocket") {
+            return Err(ApiError::bad_request(
+                "a WebSocket handshake has the headers Connection: Upgrade and Upgrade: websocket",
+            ));
+        }
         if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|v| v != "13") {
             return Err(ApiError::new(
                 426,
                 "websocket_version",
                 "this server speaks WebSocket version 13",
-            ));
-        }
-        let asks = |name, word: &str| items(headers, name).any(|i| i.eq_ignore_ascii_case(word));
-        if !asks(CONNECTION.as_str(), "upgrade") || !asks(UPGRADE.as_str(), "websocket") {
-            return Err(ApiError::bad_request(
-                "a WebSocket handshake has the headers Connection: Upgrade and Upgrade: websocket",
             ));
         }
         let key = headers

@@ -38,7 +38,10 @@ pub(crate) fn upgrade(
     room: RoomName,
     who: Result<Identity, AuthError>,
 ) -> Result<Accepted, ApiError> {
-    let answer = Answer::to(headers, query)?;
+    let mut answer = Answer::to(headers, query)?;
+    if state.settings.raw_inbox && query.inbox.is_none() {
+        answer.wish.inbox = Some(Position::Now);
+    }
     let head = answer.head();
     let run: Run = Box::new(move |taken| {
         Box::pin(talk::run(

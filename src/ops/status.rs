@@ -2,6 +2,7 @@
 //! it draws is `GET /status.json`, which whoever may read `/metrics` may read.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::header::{
@@ -9,17 +10,22 @@ use axum::http::header::{
 };
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::time::timeout;
 
 use super::check;
 use super::sampler::now_ms;
-use crate::frontend::{ApiError, FrontendState, identify};
+use crate::frontend::{self, ApiError, FrontendState, identify};
 use crate::metrics::COLUMNS;
 use crate::people::board::NodeId;
 use crate::relay::format::GapReason;
 
 /// The page loads what this node serves, and nothing else; nobody frames it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+
+/// How long a request waits for a drain. Proxies give up after 30 s, some of them.
+const HELD: Duration = Duration::from_secs(25);
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -50,8 +56,26 @@ pub(crate) async fn file(Path(name): Path<String>) -> Result<Response, ApiError>
     }
 }
 
-/// `GET /status.json`: the numbers now, and those of the last two minutes.
-pub(crate) async fn numbers(State(state): State<Arc<FrontendState>>, parts: Parts) -> Response {
+/// How the numbers are asked for.
+#[derive(Debug, Default, Deserialize)]
+struct Asked {
+    until: Option<String>,
+}
+
+/// `GET /status.json`: the numbers now, and those of the last two minutes. With `?until=drain` they come once the
+/// node goes away, or after a while: from then on it takes no connection by which it could be asked.
+pub(crate) async fn numbers(
+    State(state): State<Arc<FrontendState>>,
+    parts: Parts,
+) -> Result<Response, ApiError> {
+    match frontend::query::<Asked>(&parts.uri)?.until.as_deref() {
+        None => {}
+        Some("drain") => {
+            // Both ways to end are the same to who asked.
+            let _ = timeout(HELD, state.drain.beginning()).await;
+        }
+        Some(_) => return Err(ApiError::bad_request("until is drain, or left out")),
+    }
     let now = now_ms();
     let started = state.people.started_ms();
     let mut told = json!({
@@ -69,7 +93,7 @@ pub(crate) async fn numbers(State(state): State<Arc<FrontendState>>, parts: Part
         "history": history(&state),
     });
     told["nodes"] = nodes(&state, &parts).await;
-    answer("application/json", "no-store", format!("{told}\n"))
+    Ok(answer("application/json", "no-store", format!("{told}\n")))
 }
 
 fn answer(kind: &'static str, cache: &'static str, body: impl IntoResponse) -> Response {

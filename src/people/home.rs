@@ -37,6 +37,9 @@ const GATHERED: Duration = Duration::from_millis(50);
 /// Pages kept of one snapshot: so many kinds of rights are served without making one anew.
 const PAGES_MAX: usize = 64;
 
+/// Bytes of them, about; a page of 200 rooms has some 300 KB, and 4 MiB if every message is long.
+const PAGES_BYTES: usize = 16 << 20;
+
 /// Rooms that this node saw and that nobody has looked at yet. Beyond, the next look through Redis
 /// finds them.
 const SEEN_MAX: usize = 1_000;
@@ -65,7 +68,7 @@ pub struct Card {
     pub last: Option<EntryId>,
     /// Its newest messages, oldest first.
     pub messages: Vec<Message>,
-    rules: Rules,
+    rules: Arc<Rules>,
     encoded: OnceLock<Bytes>,
 }
 
@@ -126,10 +129,11 @@ impl Snapshot {
         if let Some(page) = pages.get(&shown) {
             return page.clone();
         }
-        if pages.len() >= PAGES_MAX {
+        let page = Arc::new(make(&cards, self.is_truncated));
+        let bytes: usize = pages.values().map(|page| page.body.len()).sum();
+        if pages.len() >= PAGES_MAX || bytes + page.body.len() > PAGES_BYTES {
             pages.clear();
         }
-        let page = Arc::new(make(&cards, self.is_truncated));
         pages.insert(shown, page.clone());
         page
     }
@@ -172,7 +176,7 @@ enum Stale {
 /// A room that is followed.
 #[derive(Default)]
 struct Followed {
-    rules: Rules,
+    rules: Arc<Rules>,
     count: usize,
     last: Option<EntryId>,
     messages: VecDeque<Message>,
@@ -309,8 +313,9 @@ impl Home {
             return;
         };
         followed.acts += 1;
+        let laid_down = Arc::make_mut(&mut followed.rules);
         for (name, text) in rules {
-            followed.rules.set(name, text.as_deref());
+            laid_down.set(name, text.as_deref());
         }
         if !removed.is_empty() {
             let messages = &mut followed.messages;

@@ -38,10 +38,15 @@ impl People {
 
     /// A secret that all nodes share, made by the first that asks.
     pub async fn secret(&self) -> Result<Bytes, LogError> {
-        let made: [u8; 32] = rand::random();
-        let board = &self.shared.board;
-        board.secret(Bytes::copy_from_slice(&made)).await
+        self.shared.board.secret(made_secret()).await
     }
+}
+
+/// A secret nobody knows: 256 bits, in hexadecimal digits, so that operators can copy it.
+pub fn made_secret() -> Bytes {
+    let random: [u8; 32] = rand::random();
+    let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    digits.into()
 }
 
 /// What the living say of themselves.

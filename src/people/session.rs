@@ -148,6 +148,33 @@ impl Session {
         Ok(lost)
     }
 
+    /// Takes the word of somebody who came without a name, where anybody is believed, for who they are.
+    /// They count as present by that name where they are already. Anybody else stays who they are.
+    pub fn introduce(&mut self, identity: Identity) {
+        let is_anonymous = |who: &Identity| who.user().is_none() && !who.is_server();
+        let is_believed = self.identity.expires().is_none() && identity.expires().is_none();
+        let Some(user) = identity.user().filter(|_| is_believed) else {
+            return;
+        };
+        if !is_anonymous(&self.identity) || self.identity.is_nobody() {
+            return;
+        }
+        self.shared.here().connect(&Arc::from(user.as_str()));
+        self.identity = identity;
+        let named: SmallVec<[Arc<Stay>; 1]> = self
+            .stays
+            .iter()
+            .map(|stay| {
+                let state = *stay.state();
+                match state {
+                    State::Inside => stay.renamed(self),
+                    State::Outside | State::Ended => stay.clone(),
+                }
+            })
+            .collect();
+        self.stays = named;
+    }
+
     /// Begins to join a room. `joined` is called when it's done, or with why not.
     pub fn join(&mut self, room: RoomName, join: Join, joined: Joined) -> Result<(), CantJoin> {
         self.forget_put_out();
@@ -378,6 +405,18 @@ impl Stay {
             put_out: AtomicBool::new(false),
             side,
         })
+    }
+
+    /// The same place in the same room, for who the session's client says it is now.
+    fn renamed(&self, session: &Session) -> Arc<Self> {
+        let join = Join {
+            from: Position::Now,
+            presence: self.watches,
+            is_home: self.is_home,
+        };
+        let stay = Stay::new(session, self.side.clone(), join);
+        stay.begin(session.identity.name());
+        stay
     }
 
     /// What has to be passed on the way in.

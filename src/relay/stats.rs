@@ -109,3 +109,27 @@ impl Stats {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lag_is_by_the_clock_that_made_the_id() {
+        let check = |born_ms: u64, now_ms: u64, want: Option<u64>| {
+            let stats = Stats::default();
+            stats.lag(born_ms, Duration::from_millis(now_ms));
+            let lag = stats.tail_lag.snapshot();
+            let sum = (lag.count() > 0).then(|| (lag.sum_seconds() * 1e3).round() as u64);
+            assert_eq!(sum, want, "{born_ms} {now_ms}");
+        };
+        let day = 24 * 3600 * 1000;
+        check(1_000, 1_003, Some(3));
+        check(1_000, 61_000, Some(60_000));
+        // The guess at the clock is behind.
+        check(1_000, 998, Some(0));
+        // Somebody made these up.
+        check(1, 5 * day, None);
+        check(5 * day, day, None);
+    }
+}

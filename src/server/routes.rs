@@ -14,6 +14,7 @@ use crate::frontend::{
     self, ApiError, FrontendState, SocketQuery, room_at_root, room_of, wants_events, wants_socket,
 };
 use crate::ops;
+use crate::web;
 
 const WELCOME: &str = "\
 This is tailcast: every room is a Redis stream, and whoever is in it gets every entry, in order.
@@ -30,6 +31,7 @@ This is tailcast: every room is a Redis stream, and whoever is in it gets every 
 pub fn router(state: Arc<FrontendState>) -> Router {
     Router::new()
         .route("/", get(root))
+        .route("/assets/{name}", get(web::asset))
         .route("/rooms", get(api::people::rooms))
         .route("/rooms/{room}", get(room).post(api::publish::to_room))
         .route("/rooms/{room}/presence", get(api::people::presence))
@@ -42,19 +44,42 @@ pub fn router(state: Arc<FrontendState>) -> Router {
         .route("/nodes", get(api::people::nodes))
         .merge(socketio(&state))
         .route("/me", get(api::me::me))
+        .route("/register", post(api::accounts::register))
+        .route("/login", post(api::accounts::login))
+        .route("/logout", post(api::accounts::logout))
         .route("/homepage_json", get(api::home::homepage))
         .route("/stomp", get(stomp))
         .route("/stomp/websocket", get(stomp))
+        .merge(sockjs(&state))
         .route("/health/live", get(ops::live))
         .route("/health/ready", get(ops::ready))
-        .route("/metrics", get(ops::metrics))
-        .route("/status", get(ops::status::page))
-        .route("/status/{file}", get(ops::status::file))
-        .route("/status.json", get(ops::status::numbers))
+        .merge(match state.settings.ops_apart {
+            true => Router::new(),
+            false => for_operators(),
+        })
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(state.clone(), around))
         .with_state(state)
+}
+
+/// The routes behind `--ops-listen`.
+pub(super) fn ops_router(state: Arc<FrontendState>) -> Router {
+    for_operators()
+        .route("/health/live", get(ops::live))
+        .route("/health/ready", get(ops::ready))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(state.clone(), around))
+        .with_state(state)
+}
+
+fn for_operators() -> Router<Arc<FrontendState>> {
+    Router::new()
+        .route("/metrics", get(ops::metrics))
+        .route("/status", get(ops::status::page))
+        .route("/status/{file}", get(ops::status::file))
+        .route("/status.json", get(ops::status::numbers))
 }
 
 /// Socket.IO, with a slash at its path's end and without.
@@ -77,6 +102,9 @@ async fn root(
         let query = SocketQuery::of(&parts.uri)?;
         let room = room_at_root(&query, &state.settings)?;
         return frontend::socket(state, &mut parts, query, room).await;
+    }
+    if web::wants_page(&parts.headers) {
+        return Ok(web::page(&parts.headers));
     }
     let host = parts
         .headers
@@ -120,6 +148,23 @@ async fn stomp(
         ));
     }
     frontend::stomp_socket(state, &mut parts).await
+}
+
+/// STOMP over SockJS, where the well-known tutorials look for it.
+fn sockjs(state: &Arc<FrontendState>) -> Router<Arc<FrontendState>> {
+    let endpoint = frontend::sockjs_endpoint(state);
+    let answer = any(move |request: Request| {
+        let endpoint = endpoint.clone();
+        async move {
+            let path = request.uri().path().to_owned();
+            let rest = path.strip_prefix("/ws").unwrap_or_default();
+            endpoint.answer(rest, request).await
+        }
+    });
+    Router::new()
+        .route("/ws", answer.clone())
+        .route("/ws/", answer.clone())
+        .route("/ws/{*rest}", answer)
 }
 
 async fn not_found() -> ApiError {

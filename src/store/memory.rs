@@ -4,6 +4,7 @@
 //! the process. What people do to a Redis behind a relay's back (DEL, XTRIM, XDEL, XADD with an ID
 //! of one's own, a failover) has a method here, so that a test can do it too.
 
+mod accounts;
 mod board;
 mod rates;
 mod stream;
@@ -83,6 +84,7 @@ struct Streams {
     seen: Seen,
     rates: rates::Rates,
     board: board::State,
+    accounts: accounts::State,
     /// One bell per tail: rung when its room changes. Apart from the streams, because a tail waits
     /// for rooms that don't exist yet, too.
     bells: HashMap<RoomName, SmallVec<[Arc<Notify>; 1]>>,

@@ -5,6 +5,7 @@
 //! own (`tail`), and so has what nodes share besides the streams (`board`). Each reconnects by
 //! itself, with backoff and jitter.
 
+mod accounts;
 mod append;
 mod board;
 mod clock;

@@ -1,8 +1,8 @@
 // The JavaScript client of this repository, driven by lines: each event is a line of JSON on stdout,
 // each command one on stdin. It ends when stdin does.
 //
-//   node js-client.mjs --url URL [--url URL] [--room NAME] [--from POSITION] [--user NAME] [--token TOKEN]
-//     [--cut N]
+//   node js-client.mjs --url URL [--url URL] [--room NAME] [--from POSITION] [--user NAME] [--token TOKEN…]
+//     [--cut N] [--ping MS]
 //
 // Events: {"event":"entry","id","text","user"} {"event":"gap",…} {"event":"state","state",…}
 //         {"event":"room-state",…} {"event":"presence","users":[…],"count"} {"event":"info",…}
@@ -24,14 +24,16 @@ const { values } = parseArgs({
     room: { type: 'string', default: 'lobby' },
     from: { type: 'string', default: 'now' },
     user: { type: 'string' },
-    token: { type: 'string' },
+    token: { type: 'string', multiple: true, default: [] },
     cut: { type: 'string' },
+    ping: { type: 'string' },
   },
 })
 
 const print = (event) => process.stdout.write(JSON.stringify(event) + '\n')
 
 let sent = 0
+let asked = 0
 
 class Cutting extends WebSocket {
   /** The request whose answer, like all later ones, is not read any more. */
@@ -58,8 +60,10 @@ class Cutting extends WebSocket {
 const client = connect(values.url, {
   WebSocket: values.cut ? Cutting : WebSocket,
   user: values.user,
-  token: values.token,
+  // Several are what a function gives, one after the other.
+  token: values.token.length > 1 ? () => values.token[Math.min(asked++, values.token.length - 1)] : values.token[0],
   backoffMax: 1_000,
+  ...(values.ping ? { pingInterval: Number(values.ping), pongTimeout: Number(values.ping), connectTimeout: 1_000 } : {}),
 })
 client.on('state', ({ error, ...event }) => print({ event: 'state', ...event, error: error?.code }))
 client.on('error', (error) => print({ event: 'error', code: error.code, message: error.message }))

@@ -41,6 +41,7 @@ pub(crate) async fn run<L: Log + Board>(make: impl Fn() -> Arc<L>) {
     churn(make(), make()).await;
     acts(make(), make()).await;
     counters(make(), make()).await;
+    secrets(make(), make()).await;
     pages_of_rooms(make()).await;
     limits(make(), make()).await;
     limits_and_keys(make()).await;
@@ -504,6 +505,16 @@ async fn counters<B: Board>(one: Arc<B>, two: Arc<B>) {
         [6, 2]
     );
     assert!(add(&two, &[]).await.unwrap().is_empty());
+}
+
+async fn secrets<B: Board>(one: Arc<B>, two: Arc<B>) {
+    let kept = one.secret(Bytes::from_static(b"first")).await.unwrap();
+    // Whoever else asks on that board gets the same.
+    assert_eq!(
+        two.secret(Bytes::from_static(b"second")).await,
+        Ok(kept.clone())
+    );
+    assert_eq!(one.secret(Bytes::from_static(b"third")).await, Ok(kept));
 }
 
 async fn pages_of_rooms<L: Log + Board>(board: Arc<L>) {

@@ -53,7 +53,7 @@ fn now_ms() -> u64 {
 
 /// Waits until the condition holds.
 #[track_caller]
-fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + crate::harness::PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");

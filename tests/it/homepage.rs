@@ -1,13 +1,22 @@
 //! The homepage: all rooms at once from memory, on several nodes and one Redis.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tailcast::auth::{self, Auth, Credentials};
+use tailcast::people::home::{Card, Page};
+use tailcast::people::{self, People};
+use tailcast::relay::entry::Fields;
+use tailcast::relay::hub::{self, Relay};
+use tailcast::store::memory::{self, MemoryLog};
 
-use crate::harness::clients::Ws;
+use crate::accounts;
+use crate::harness::clients::{Program, Ws};
+use crate::harness::http;
 use crate::harness::node::Node;
 use crate::harness::redis_server::RedisServer;
-use crate::harness::{PATIENCE, until};
+use crate::harness::{PATIENCE, room, until};
 
 /// The homepage as it is now.
 #[track_caller]
@@ -297,6 +306,284 @@ async fn a_snapshot_and_a_socket_are_one_story() {
         let all: Vec<String> = all.iter().map(|(id, _)| id.to_string()).collect();
         let begin = all.iter().position(|id| *id == story[0]).unwrap();
         assert_eq!(story, all[begin..], "{room}");
+    }
+}
+
+/// Application 5, as its page does it: register, log in, post, and see it on the homepage of another
+/// node and in the published client `ws`, by the cookie alone.
+#[tokio::test]
+async fn a_visitor_with_an_account() {
+    let (_redis, one, other) = accounts::start(&["--account-host", "boss"]);
+    accounts::register(&one, "ann");
+    let boss = accounts::register(&other, "boss");
+    let ann = accounts::login(&other, "ann");
+    let topic = json!({"act":"topic","message":"Anything goes"});
+    let path = "/rooms/lobby/moderation";
+    assert_eq!(accounts::post(&one, path, Some(&boss), &topic).status, 200);
+    let post = |message: &str| {
+        let body = json!({"message": message});
+        let answer = accounts::post(&one, "/rooms/lobby", Some(&ann), &body);
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.json()["id"].as_str().unwrap().to_owned()
+    };
+    let first = post("hello");
+    for node in [&one, &other] {
+        until("it is there", || said(node, "lobby") == ["hello"]).await;
+        // Also for who has no account.
+        let page = homepage(node);
+        let card = card(&page, "lobby").unwrap();
+        assert_eq!(card["topic"], "Anything goes");
+        let message = json!({"id": first, "fields": {"message": "hello", "user": "ann"}});
+        assert_eq!(card["messages"], json!([message]));
+    }
+    let url = other.ws_url(&format!("/rooms/lobby?format=json&from={first}"));
+    let client = Program::ws(&[&url, "--json", "--cookie", &ann]);
+    let next = || client.event("frame")["json"].clone();
+    let mut frame = next();
+    while frame["type"] != "room" {
+        frame = next();
+    }
+    assert_eq!(frame["topic"], "Anything goes");
+    let second = post("live");
+    let mut frame = next();
+    while frame["type"] != "entry" {
+        frame = next();
+    }
+    assert_eq!(
+        (&frame["id"], &frame["fields"]["user"]),
+        (&json!(second), &json!("ann"))
+    );
+    // Who is banned sees the room no more; the others do.
+    let ban = json!({"act":"ban","user":"ann"});
+    assert_eq!(accounts::post(&one, path, Some(&boss), &ban).status, 200);
+    let seen = |cookie: &str| {
+        let headers = [("cookie", cookie)];
+        let page = one.request("GET", "/homepage_json", &headers, "").json();
+        card(&page, "lobby").is_some()
+    };
+    assert_eq!((seen(&ann), seen(&boss)), (false, true));
+}
+
+/// Everybody sees the rooms they may follow and read, and those with the same rights the same page.
+#[tokio::test]
+async fn each_sees_what_they_may() {
+    let (_redis, one, other) = accounts::start(&[
+        "--account-host",
+        "boss",
+        "--default-role",
+        "open-*=member,news=viewer",
+        "--anonymous-role",
+        "news=viewer,wall=member",
+        "--role",
+        "member=publish+history+subscribe,cohost=subscribe",
+    ]);
+    let boss = accounts::register(&one, "boss");
+    let ann = accounts::register(&one, "ann");
+    let bob = accounts::register(&other, "bob");
+    for room in ["closed", "news", "open-a", "open-b", "wall"] {
+        let path = format!("/rooms/{room}");
+        let said = accounts::post(&one, &path, Some(&boss), &json!({"message": "hi"}));
+        assert_eq!(said.status, 201, "{said:?}");
+    }
+    let seen = |node: &Node, cookie: &str| -> (String, String) {
+        let headers = [("cookie", cookie)];
+        let answer = node.request(
+            "GET",
+            "/homepage_json",
+            &headers[..usize::from(!cookie.is_empty())],
+            "",
+        );
+        let page = answer.json();
+        let rooms = page["rooms"].as_array().unwrap().iter();
+        let mut rooms: Vec<&str> = rooms.map(|card| card["room"].as_str().unwrap()).collect();
+        rooms.sort_unstable();
+        (rooms.join(" "), answer.header("etag").unwrap().to_owned())
+    };
+    for node in [&one, &other] {
+        until("all is there", || {
+            seen(node, &boss).0 == "closed news open-a open-b wall"
+        })
+        .await;
+        let anns = seen(node, &ann);
+        assert_eq!(anns.0, "news open-a open-b");
+        assert_eq!(seen(node, &bob), anns);
+        assert_eq!(seen(node, "").0, "news wall");
+        assert_ne!(seen(node, "").1, anns.1);
+        let headers = [("cookie", &*boss), ("if-none-match", &*anns.1)];
+        let answer = node.request("GET", "/homepage_json", &headers, "");
+        assert_eq!(
+            answer.status, 200,
+            "somebody else's page is no page of mine"
+        );
+    }
+    let spoilt = [("cookie", "token=spoilt")];
+    let answer = one.request("GET", "/homepage_json", &spoilt, "");
+    assert_eq!(answer.status, 401);
+}
+
+/// Redis goes and comes back under it.
+#[tokio::test]
+async fn it_outlives_its_redis() {
+    let (mut redis, one, other) = start();
+    one.publish("a", "before");
+    for node in [&one, &other] {
+        assert_eq!(said(node, "a"), ["before"]);
+    }
+    redis.kill9();
+    // What is known is shown on.
+    assert_eq!(said(&one, "a"), ["before"]);
+    redis.restart();
+    for node in [&one, &other] {
+        node.wait_ready();
+    }
+    redis.cli(&["XADD", "a", "*", "message", "after"]);
+    redis.cli(&["XADD", "b", "*", "message", "new"]);
+    for node in [&one, &other] {
+        until("it goes on", || said(node, "a") == ["before", "after"]).await;
+        until("it looks on", || said(node, "b") == ["new"]).await;
+    }
+}
+
+/// Nobody asks any more: after some minutes no room is followed for it.
+#[tokio::test(start_paused = true)]
+async fn it_ends_when_nobody_asks() {
+    let log = Arc::new(MemoryLog::new(memory::Settings::default()));
+    let relay = Relay::new(log.clone(), hub::Settings::default());
+    let people = People::start(relay.clone(), log, people::Settings::default());
+    let auth = Auth::new(auth::Settings::default()).unwrap();
+    let anybody = auth.identify(&Credentials::default()).await.unwrap();
+    let fields: Fields = Box::new([("message".into(), "hi".into())]);
+    for name in ["a", "b", "c"] {
+        let here = room(name);
+        let published = people.publish(&anybody, &here, fields.clone(), None);
+        published.await.unwrap();
+    }
+    let followed = || relay.stats().rooms.value();
+    // Of the moderators.
+    assert_eq!(followed(), 1);
+    for _ in 0..2 {
+        let snapshot = people.homepage().await.unwrap();
+        let page = |cards: &[&Card], is_truncated: bool| {
+            assert!(!is_truncated);
+            let mut names: Vec<&str> = cards.iter().map(|card| card.room.as_str()).collect();
+            names.sort_unstable();
+            Page {
+                body: names.join(" ").into(),
+                etag: String::new(),
+            }
+        };
+        assert_eq!(snapshot.page(&anybody, page).body, "a b c");
+        assert_eq!(followed(), 4);
+        tokio::time::sleep(Duration::from_secs(4 * 60)).await;
+        assert_eq!(followed(), 4);
+        people.homepage().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(6 * 60)).await;
+        assert_eq!(followed(), 1);
+    }
+}
+
+/// `tailcast demo` on nodes that believe anybody, and on nodes with accounts.
+#[tokio::test]
+async fn a_demo() {
+    let trusting = Node::in_memory(&[]);
+    let key = "the-key-of-the-demo";
+    let keyed = Node::in_memory(&["--accounts", "--api-key", &format!("demo:{key}")]);
+    let demo = |node: &Node, more: &[&str]| -> (bool, String) {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_tailcast"))
+            .args(["demo", "--url", &node.url("")])
+            .args(more)
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(text).unwrap())
+    };
+    let (is_refused, said) = demo(&keyed, &[]);
+    assert!(!is_refused && said.contains("--api-key"), "{said}");
+    for (node, more) in [(&trusting, &[][..]), (&keyed, &["--api-key", key])] {
+        let (is_done, told) = demo(node, more);
+        assert!(is_done && told.contains("in 8 rooms"), "{told}");
+        let page = homepage(node);
+        assert_eq!(page["rooms"].as_array().unwrap().len(), 8);
+        let card = card(&page, "lounge").unwrap();
+        assert!(card["topic"].as_str().unwrap().contains("Coffee"));
+        assert_eq!(card["properties"]["host"], "ada");
+        let messages = card["messages"].as_array().unwrap();
+        assert_eq!(messages.len(), 10);
+        assert!(
+            messages
+                .iter()
+                .all(|message| message["fields"]["user"].is_string())
+        );
+        let mut stream = Ws::open(node, "/rooms/photo-walk?format=json").await;
+        let pin = stream.frame_of("room").await["pin"].clone();
+        assert!(pin["message"].as_str().unwrap().contains("Sunday"), "{pin}");
+    }
+}
+
+/// Everybody is there while the demo goes on, where they are believed who they are.
+#[tokio::test]
+async fn a_live_demo() {
+    let node = Node::in_memory(&[]);
+    let mut demo = std::process::Command::new(env!("CARGO_BIN_EXE_tailcast"))
+        .args(["demo", "--live", "--url", &node.url("")])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    until("each room has somebody in it", || {
+        let page = homepage(&node);
+        let rooms = page["rooms"].as_array().unwrap();
+        let is_full = |card: &Value| card["count"].as_u64().unwrap() > 1;
+        rooms.len() == 8 && rooms.iter().all(is_full)
+    })
+    .await;
+    demo.kill().unwrap();
+    demo.wait().unwrap();
+}
+
+/// The example, as its README starts it.
+#[test]
+fn the_example() {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut example = std::process::Command::new(root.join("examples/homepage/run"))
+        .arg("--memory")
+        .env("PORT", port.to_string())
+        .env("TAILCAST", env!("CARGO_BIN_EXE_tailcast"))
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let get = |path: &str| http::try_request(port, "GET", path, &[], b"").ok();
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let is_full = || {
+        let page = get("/homepage_json").filter(|page| page.status == 200);
+        page.is_some_and(|page| page.json()["rooms"].as_array().unwrap().len() == 8)
+    };
+    while !is_full() {
+        assert!(std::time::Instant::now() < deadline, "it never fills");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // It goes on talking.
+    let etag = |page: Option<http::Response>| page.unwrap().header("etag").unwrap().to_owned();
+    let before = etag(get("/homepage_json"));
+    while etag(get("/homepage_json")) == before {
+        assert!(std::time::Instant::now() < deadline, "nobody talks");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let body = json!({"user": "ann", "password": "correct horse"}).to_string();
+    let headers = [("content-type", "application/json")];
+    let registered = http::try_request(port, "POST", "/register", &headers, body.as_bytes());
+    assert_eq!(registered.unwrap().status, 201);
+    // Its end is the node's, too.
+    let pid = i32::try_from(example.id()).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    example.wait().unwrap();
+    while get("/health/live").is_some() {
+        assert!(std::time::Instant::now() < deadline, "the node goes on");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

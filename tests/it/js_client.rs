@@ -328,14 +328,8 @@ async fn tokens_go_in_the_first_frame() {
     let redis = RedisServer::start();
     let secret = "a secret of at least thirty-two bytes";
     let node = Node::start_with(&redis.url(), &["--auth", "jwt", "--jwt-secret", secret]);
-    let minted = std::process::Command::new(env!("CARGO_BIN_EXE_tailcast"))
-        .args(["token", "--jwt-secret", secret])
-        .args(["--user", "ann", "--room", "lobby=member", "--ttl", "1h"])
-        .output()
-        .unwrap();
-    assert!(minted.status.success(), "{minted:?}");
-    let token = String::from_utf8(minted.stdout).unwrap();
-    let mut client = start(&[&node], &["--token", token.trim()]);
+    let token = mint(secret, "1h");
+    let mut client = start(&[&node], &["--token", &token]);
     joined(&client);
     say(&mut client, json!({"publish": "in"}));
     client.event("stored");
@@ -356,4 +350,84 @@ async fn tokens_go_in_the_first_frame() {
             break;
         }
     }
+}
+
+/// A token of ann's for the lobby.
+fn mint(secret: &str, ttl: &str) -> String {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_tailcast"))
+        .args(["token", "--jwt-secret", secret, "--ttl", ttl])
+        .args(["--user", "ann", "--room", "lobby=member"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let token = String::from_utf8(output.stdout).unwrap();
+    token.trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_fresh_token_comes_before_the_old_one_ends() {
+    let redis = RedisServer::start();
+    let secret = "a secret of at least thirty-two bytes";
+    let node = Node::start_with(&redis.url(), &["--auth", "jwt", "--jwt-secret", secret]);
+    // One that is never replaced shows when the first one's time is over, for certain.
+    let (short, long) = (mint(secret, "4s"), mint(secret, "1h"));
+    let mut renewing = start(&[&node], &["--token", &short, "--token", &long]);
+    let stale = start(&[&node], &["--token", &short]);
+    joined(&renewing);
+    joined(&stale);
+    loop {
+        let event = stale.event("state");
+        assert_ne!(event["state"], "waiting", "{event}");
+        if event["state"] == "closed" {
+            assert_eq!(event["error"], "unauthenticated");
+            break;
+        }
+    }
+    say(&mut renewing, json!({"publish": "still here"}));
+    loop {
+        let event = renewing.json();
+        assert_ne!(event["event"], "state", "the connection stayed: {event}");
+        if event["event"] == "stored" {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_drains_loses_nothing() {
+    let redis = RedisServer::start();
+    let mut one = Node::start(&redis.url());
+    let two = Node::start(&redis.url());
+    let listener = start(&[&one, &two], &[]);
+    let mut publisher = start(&[&one, &two], &[]);
+    joined(&listener);
+    joined(&publisher);
+    say(&mut publisher, json!({"load": 5, "name": "p"}));
+    let long_enough = |least: usize| {
+        let redis = &redis;
+        move || redis.cli(&["XLEN", "lobby"]).parse::<usize>().unwrap() >= least
+    };
+    crate::harness::until("it's under way", long_enough(50)).await;
+    one.sigterm();
+    assert!(one.wait_exit().success());
+    crate::harness::until("it goes on at the other", long_enough(300)).await;
+    let stored = stop(&mut publisher);
+    let stream = stream(&redis);
+    check_stored(&stream, &stored);
+    assert_eq!(entries_to(&listener, stream.last().unwrap().0), stream);
+}
+
+#[tokio::test]
+async fn a_node_that_hangs_is_left() {
+    let redis = RedisServer::start();
+    let (one, two) = (Node::start(&redis.url()), Node::start(&redis.url()));
+    let mut client = start(&[&one, &two], &["--ping", "300"]);
+    joined(&client);
+    one.stop();
+    let id = two.publish("lobby", "is anybody there?");
+    assert_eq!(client.event("entry")["id"], id.as_str());
+    say(&mut client, json!({"publish": "here"}));
+    client.event("stored");
+    one.cont();
+    assert_eq!(redis.cli(&["XLEN", "lobby"]), "2");
 }

@@ -3,6 +3,8 @@
 // A test that can't go on panics and says where; that is what these are for.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod accounts;
+mod apps;
 mod board;
 mod checker;
 mod conformance;
@@ -13,8 +15,12 @@ mod harness;
 mod homepage;
 mod imports;
 mod js_client;
+mod page;
 mod people;
 mod presence_sim;
 mod simulation;
 mod socketio;
+mod sockjs;
 mod status_page;
+mod stomp;
+mod together;

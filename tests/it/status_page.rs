@@ -1,5 +1,6 @@
 //! The status page in a real browser: what operators see of what happens to a node.
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use tokio::time::interval;
 
 use crate::harness::PATIENCE;
 use crate::harness::clients::{Program, Ws};
+use crate::harness::http;
 use crate::harness::node::Node;
 use crate::harness::redis_server::RedisServer;
 
@@ -188,6 +190,22 @@ async fn trouble_is_said() {
     assert_eq!(raw.closed().await.0, 4409);
     assert_eq!(told("trimmed"), Some(2.0));
 
+    // An entry that comes late is seen to, by Redis's clock: nothing else knows that this node stood still.
+    let lag = || node.metric("tailcast_tail_lag_seconds_sum").unwrap();
+    let before = lag();
+    node.stop();
+    redis.cli(&["XADD", "lobby", "*", "message", "4"]);
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    node.cont();
+    assert_eq!(socket.frame_of("entry").await["fields"]["message"], "3");
+    assert_eq!(socket.frame_of("entry").await["fields"]["message"], "4");
+    let late = lag() - before;
+    assert!((1.4..10.0).contains(&late), "{late}");
+    let is_late = |text: &str| text.ends_with(" s") && !text.ends_with("ms");
+    page.until("a late entry", |shown| {
+        is_late(&chart(shown, "chart-tail", 1))
+    });
+
     redis.stop();
     let shown = page.until_state("unready");
     assert_eq!(shown["text"], "Redis is away");
@@ -201,6 +219,16 @@ async fn trouble_is_said() {
     let notice = shown["notice"].as_str().unwrap();
     assert!(notice.contains("does not answer"), "{notice}");
     assert!(tile(&shown, "gaps").starts_with("2\n"), "{shown}");
+    node.restart();
+    page.until_state("ready");
+
+    // Its sockets are given time, so it drains for a while; the page is told before it can't be.
+    let _socket = Ws::open(&node, "/rooms/lobby").await;
+    page.until("a socket", |shown| {
+        tile(shown, "sockets").starts_with("1\n")
+    });
+    node.sigterm();
+    assert_eq!(page.until_state("draining")["text"], "Draining");
     node.restart();
     page.until_state("ready");
     assert_eq!(page.program.finish(), Some(0));
@@ -242,6 +270,53 @@ fn the_page_trusts_nobody_else() {
         (missing.status, missing.error_code().as_str()),
         (404, "not_found")
     );
+}
+
+#[test]
+fn operators_may_have_a_port_of_their_own() {
+    let redis = RedisServer::start();
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let address = format!("127.0.0.1:{port}");
+    let node = Node::start_with(&redis.url(), &["--ops-listen", &address]);
+    let get = |path: &str| http::try_request(port, "GET", path, &[], b"").unwrap();
+    for path in ["/metrics", "/status", "/status/page.js", "/status.json"] {
+        assert_eq!(
+            (node.get(path).status, get(path).status),
+            (404, 200),
+            "{path}"
+        );
+    }
+    assert_eq!(
+        (
+            node.get("/health/ready").status,
+            get("/health/ready").status
+        ),
+        (200, 200)
+    );
+    assert_eq!(get("/rooms/lobby").status, 404);
+
+    // There a drain is seen from its beginning to its end.
+    let held = std::thread::spawn(move || {
+        http::try_request(port, "GET", "/status.json?until=drain", &[], b"")
+    });
+    let mut socket = Program::ws(&[&node.ws_url("/rooms/lobby")]);
+    socket.event("open");
+    let sockets = || get("/status.json").json()["now"]["sockets"].clone();
+    let deadline = Instant::now() + PATIENCE;
+    while sockets() != 1 {
+        assert!(Instant::now() < deadline);
+    }
+    // Who does not read its farewell is waited for a little.
+    socket.say(&json!({"pause": true}).to_string());
+    let status = || get("/status.json").json()["health"]["status"].clone();
+    assert_eq!(status(), "ready");
+    node.sigterm();
+    let told = held.join().unwrap().unwrap().json();
+    assert_eq!(told["health"]["status"], "draining");
+    assert_eq!(status(), "draining");
+    assert!(http::try_request(node.port(), "GET", "/", &[], b"").is_err());
 }
 
 #[test]

@@ -11,6 +11,14 @@ use super::request::{MESSAGE, Send};
 /// Farewells one client may leave.
 pub(super) const FAREWELLS_MAX: usize = 16;
 
+/// Who a message says it is from.
+pub(super) fn sender(send: &Send) -> Option<String> {
+    let (_, body) = send.fields.first()?;
+    let said: Map<String, Value> = serde_json::from_slice(body).ok()?;
+    let sender = said.get("sender")?.as_str()?;
+    (!sender.is_empty()).then(|| sender.to_owned())
+}
+
 /// What is to be said in the end, for a message that says somebody came. None, if that is no JSON
 /// object.
 pub(super) fn of(send: &Send) -> Option<Send> {

@@ -27,13 +27,18 @@ pub(super) fn credentials(connect: &Connect, mode: Mode) -> Option<Result<Creden
         };
         headers.insert(name, value);
     }
-    let query = login.map(|login| {
-        let name = utf8_percent_encode(login, NON_ALPHANUMERIC);
-        format!("user={name}")
-    });
-    let query = query.unwrap_or_default();
+    let query = login.map(query).unwrap_or_default();
     // No cookie is among these headers, whatever its name.
     Some(Ok(Credentials::of(&headers, &query, "")))
+}
+
+/// A name alone, as somebody says it.
+pub(super) fn named(name: &str) -> Credentials {
+    Credentials::of(&HeaderMap::new(), &query(name), "")
+}
+
+fn query(name: &str) -> String {
+    format!("user={}", utf8_percent_encode(name, NON_ALPHANUMERIC))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use super::frame::{Decoder, Frame, Version};
 use super::login;
 use super::message::{Frames, STOMP};
 use super::refused::Refused;
-use super::request::{Asked, Connect, Reading, Request, Send};
+use super::request::{Asked, Connect, Reading, Request, Send, Subscribe};
 use super::transaction::Transactions;
 use super::voice::Voice;
 use crate::auth::{AuthError, Identity};
@@ -58,6 +58,8 @@ pub(super) enum Resumed {
     Frame(Frame),
     /// It was too fast, but there is nothing to do.
     Rested,
+    /// It's known who an anonymous client says it is, and what it says now.
+    Named(Option<Identity>, Vec<(RoomName, Send)>, Option<Box<str>>),
     /// These rooms' rules are known.
     Sends(Vec<(RoomName, Send)>, Option<Box<str>>),
 }
@@ -72,6 +74,8 @@ pub(crate) struct Talk {
     /// What came behind a frame that has to wait.
     backlog: BytesMut,
     pub(super) pending: Option<BoxFuture<'static, Resumed>>,
+    /// A subscription that waits for what was sent before it: it begins behind that.
+    waits: Option<Box<(Subscribe, Option<Box<str>>)>>,
     /// Whether it joins a room just now.
     pub(super) joins: bool,
     heart: Heart,
@@ -109,6 +113,7 @@ impl Talk {
             decoder: Decoder::new(),
             backlog: BytesMut::new(),
             pending: None,
+            waits: None,
             joins: false,
             heart: Heart::new(now),
             reschedules: false,
@@ -132,6 +137,10 @@ impl Talk {
                 self.resume(resumed);
                 continue;
             }
+            if self.waits.is_some() {
+                self.connection().settled().await;
+                self.subscribe_now();
+            }
             if self.joins {
                 // Boxed, as its timer would make every connection larger for its whole life.
                 Box::pin(self.connection().joined()).await;
@@ -152,7 +161,7 @@ impl Talk {
 
     /// Whether what comes has to wait.
     fn is_busy(&self) -> bool {
-        self.pending.is_some() || self.joins || !self.backlog.is_empty()
+        self.pending.is_some() || self.waits.is_some() || self.joins || !self.backlog.is_empty()
     }
 
     fn on_bytes(&mut self, bytes: &[u8], now: Instant) {
@@ -216,6 +225,12 @@ impl Talk {
                 None => self.on_stomp(frame, now),
             },
             Resumed::Rested => {}
+            Resumed::Named(identity, sends, receipt) => {
+                if let Some(identity) = identity {
+                    self.session.introduce(identity);
+                }
+                self.publish(sends, receipt);
+            }
             Resumed::Sends(sends, receipt) => self.publish(sends, receipt),
         }
     }
@@ -249,7 +264,10 @@ impl Talk {
                 self.phase = Phase::Leaving(receipt);
                 return Ok(());
             }
-            Request::Subscribe(subscribe) => return self.subscribe(subscribe, receipt),
+            Request::Subscribe(subscribe) => {
+                self.waits = Some(Box::new((subscribe, receipt)));
+                return Ok(());
+            }
             Request::Send(None, send) => return self.send(vec![send], receipt),
             Request::Commit(name) => {
                 let sends = self.transactions.end(&name)?;
@@ -272,6 +290,15 @@ impl Talk {
             self.say(self.voice.receipt(&receipt, &[]));
         }
         Ok(())
+    }
+
+    fn subscribe_now(&mut self) {
+        let Some((asked, receipt)) = self.waits.take().map(|waits| *waits) else {
+            return;
+        };
+        if let Err(refused) = self.subscribe(asked, receipt.clone()) {
+            self.refuse(receipt.as_deref(), &refused);
+        }
     }
 
     fn connect(&mut self, connect: Connect, now: Instant) {

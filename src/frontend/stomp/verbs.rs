@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::FutureExt;
 
 use super::farewell::{self, FAREWELLS_MAX};
+use super::login;
 use super::refused::Refused;
 use super::request::{Send, Subscribe};
 use super::talk::{Resumed, Talk};
-use crate::auth::Right;
+use crate::auth::{Mode, Right};
 use crate::frontend::websocket::Dialogue;
 use crate::people::session::{Entry, Join, Joined, Published};
 use crate::relay::entry::{EntryId, RoomName};
@@ -107,18 +108,38 @@ impl Talk {
             waits.extend(self.session.knows(&room));
             placed.push((room, send));
         }
-        if waits.is_empty() {
+        let name = self.new_name(&placed);
+        if waits.is_empty() && name.is_none() {
             self.publish(placed, receipt);
             return Ok(());
         }
+        let auth = self.state.auth.clone();
         let known = async move {
             for wait in waits {
                 wait.await;
             }
-            Resumed::Sends(placed, receipt)
+            match name {
+                Some(name) => {
+                    let identity = auth.identify(&login::named(&name)).await.ok();
+                    Resumed::Named(identity, placed, receipt)
+                }
+                None => Resumed::Sends(placed, receipt),
+            }
         };
         self.pending = Some(known.boxed());
         Ok(())
+    }
+
+    /// Who a client without a name says it is, where anybody is believed: whoever it says is there.
+    fn new_name(&self, sends: &[(RoomName, Send)]) -> Option<String> {
+        let identity = self.session.identity();
+        let is_anonymous = identity.user().is_none() && !identity.is_server();
+        let is_believed = self.state.auth.settings().mode == Mode::None;
+        if !is_anonymous || !is_believed {
+            return None;
+        }
+        let mut entering = sends.iter().filter(|(_, send)| send.target.enters);
+        entering.find_map(|(_, send)| farewell::sender(send))
     }
 
     /// Publishes entries, or none of them if it's known already that one may not be.

@@ -6,8 +6,10 @@ const EVERY_MS = 1_000
 const TIMEOUT_MS = 3_000
 // Two answers missed, and no single slow one.
 const UNREACHABLE_MS = 2_500
+// The node holds a request for its drain for 25 s.
+const HELD_MS = 30_000
 
-const KINDS = { ws_raw: 'raw', ws_json: 'JSON', sse: 'events', socketio: 'Socket.IO', stomp: 'STOMP', sockjs: 'SockJS' }
+const KINDS = { ws_raw: 'raw', ws_json: 'JSON', sse: 'events', socketio: 'Socket.IO', socketio_polling: 'Socket.IO polling', stomp: 'STOMP', stomp_tcp: 'STOMP over TCP', sockjs: 'SockJS' }
 
 const at = (id) => document.getElementById(id)
 
@@ -163,7 +165,6 @@ function say(state, text, notice) {
   const pill = at('health')
   if (pill.dataset.state !== state) pill.dataset.state = state
   if (at('health-text').textContent !== text) at('health-text').textContent = text
-  document.body.classList.toggle('stale', state === 'unreachable')
   const box = at('notice')
   box.hidden = notice === undefined
   if (box.textContent !== (notice ?? '')) box.textContent = notice ?? ''
@@ -173,9 +174,12 @@ function say(state, text, notice) {
 
 function showHealth({ health }) {
   if (health.status === 'ready') say('ready', 'Ready')
-  else if (health.status === 'draining') say('draining', 'Draining', 'This node is going away: it takes no new sockets, and sends those it has to other nodes.')
+  else if (health.status === 'draining') say('draining', 'Draining', DRAINS)
   else say('unready', 'Redis is away', `This node is not ready (${health.code}): ${health.message}. Sockets stay open; what is published waits, and is then refused.`)
 }
+
+const DRAINS = 'This node is going away: it sends its sockets to other nodes, and takes no new connections.'
+const LAST = 'What you see is what it said last'
 
 let answered = null
 let place = ''
@@ -185,6 +189,7 @@ function show(status) {
   const { node } = status
   place = node.address
   at('node').textContent = `${node.address} · node ${node.name} · ${node.version} · up ${span(node.uptime_ms)}`
+  document.body.classList.remove('stale')
   showHealth(status)
   showTiles(status)
   showTotals(status)
@@ -203,9 +208,28 @@ async function poll() {
   } catch {
     const silent = answered === null ? Infinity : performance.now() - answered
     if (silent < UNREACHABLE_MS) return
-    const last = answered === null ? 'It has not answered yet' : 'What you see is what it said last'
+    document.body.classList.add('stale')
+    // It has said that it would fall silent.
+    if (at('health').dataset.state === 'draining') return say('draining', 'Draining', `${DRAINS} ${LAST}.`)
+    const last = answered === null ? 'It has not answered yet' : LAST
     say('unreachable', 'Unreachable', `${place || 'The node'} does not answer. ${last}; this page keeps asking.`)
   }
+}
+
+let held = null
+
+/** Asks to be told when the node drains: from then on it can't be asked. */
+async function awaitDrain() {
+  if (document.hidden || held) return
+  held = new AbortController()
+  try {
+    const signal = AbortSignal.any([held.signal, AbortSignal.timeout(HELD_MS)])
+    const answer = await fetch('status.json?until=drain', { cache: 'no-store', signal })
+    if (answer.ok) show(await answer.json())
+  } catch {
+    // The next answer to a poll begins it anew.
+  }
+  held = null
 }
 
 let timer = null
@@ -218,12 +242,16 @@ async function tick() {
   asking = true
   const began = performance.now()
   await poll()
+  if (['ready', 'unready'].includes(at('health').dataset.state)) awaitDrain()
   asking = false
   if (!document.hidden) timer = setTimeout(tick, Math.max(0, EVERY_MS - (performance.now() - began)))
 }
 
 document.addEventListener('visibilitychange', () => {
-  if (document.hidden) return clearTimeout(timer)
+  if (document.hidden) {
+    held?.abort()
+    return clearTimeout(timer)
+  }
   // A page that was away for an hour has heard nothing for an hour; that is no news.
   answered = performance.now()
   tick()

@@ -47,7 +47,11 @@ fn head(value: &Bytes, most: usize) -> Bytes {
         return value.clone();
     }
     match std::str::from_utf8(value) {
-        Ok(text) => value.slice(..text.floor_char_boundary(most)),
+        Ok(text) => {
+            let ends = (0..=most).rev();
+            let end = ends.into_iter().find(|end| text.is_char_boundary(*end));
+            value.slice(..end.unwrap_or(0))
+        }
         Err(_) => Bytes::new(),
     }
 }

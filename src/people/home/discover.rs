@@ -28,6 +28,9 @@ const PIECES_FIRST: usize = 8;
 /// What this node sees is gathered for so long.
 const GATHERED: Duration = Duration::from_millis(50);
 
+/// How long to wait before Redis is asked again, when it did not answer at first.
+const RETRY: Duration = Duration::from_millis(250);
+
 /// Rooms read at a time.
 const AT_A_TIME: usize = 50;
 
@@ -65,7 +68,7 @@ pub(super) async fn run(shared: Weak<Shared>) {
         drop(strong);
         // A first look that failed is what somebody waits for.
         let next = if is_first {
-            Instant::now() + GATHERED
+            Instant::now() + RETRY
         } else {
             next
         };

@@ -132,7 +132,7 @@ impl Followed {
         // An ID whose entry is gone is as good to go on from, as long as there are others.
         let shown = self.messages.back().map(|message| message.entry.id);
         self.last = shown.and(shown.max(heard));
-        self.rules = Rules::read(read.rules);
+        self.rules = Arc::new(Rules::read(read.rules));
     }
 
     fn hear(&mut self, entry: Arc<Entry>) {

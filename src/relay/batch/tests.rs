@@ -3,7 +3,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::relay::format::GapReason;
 
 static FORMAT: Format = Format {
     slot: 0,
@@ -38,32 +37,40 @@ fn window(sizes: &[usize]) -> (Window, Vec<u8>) {
     (window, want)
 }
 
-/// Writes all, so many bytes at a time as `takes` says.
-fn write(window: &Window, takes: &[usize]) -> Vec<u8> {
+/// Writes all, so many bytes at a time as `takes` says; with it, what that counts.
+fn write(window: &Window, takes: &[usize]) -> (Vec<u8>, Tally) {
     let room = RoomName::parse("r").unwrap();
     let mut cursor = Cursor::nominal(EntryId::ZERO, 0);
-    let mut out = Vec::new();
+    let (mut out, mut tally) = (Vec::new(), Tally::default());
     let mut takes = takes.iter().copied().cycle();
     while let Pending::Batch(batch) = from_window(window, &room, &FORMAT, &cursor) {
         let taken = takes.next().unwrap_or(1).min(batch.bytes.len());
         out.extend_from_slice(&batch.bytes[..taken]);
         if taken == batch.bytes.len() {
             cursor = batch.end;
+            batch.count(batch.frames(), &mut tally);
         } else {
             let (rest, next, frames) = batch.cut(taken);
             assert!(frames <= batch.frames());
             out.extend_from_slice(&rest);
             cursor = next;
+            batch.count(frames, &mut tally);
         }
     }
-    out
+    (out, tally)
 }
 
 #[test]
 fn a_cut_at_every_byte() {
     let (window, want) = window(&[3, 1, 0, 5, 2]);
     for cut in 1..=want.len() {
-        assert_eq!(write(&window, &[cut]), want, "cut after {cut}");
+        let (out, tally) = write(&window, &[cut]);
+        assert_eq!(out, want, "cut after {cut}");
+        assert_eq!(
+            (tally.frames, tally.gaps),
+            (5, [1, 0, 0]),
+            "cut after {cut}"
+        );
     }
 }
 
@@ -74,6 +81,10 @@ proptest! {
         takes in prop::collection::vec(prop_oneof![1..50usize, 1..200_000usize], 1..20),
     ) {
         let (window, want) = window(&sizes);
-        prop_assert!(write(&window, &takes) == want);
+        let (out, tally) = write(&window, &takes);
+        prop_assert!(out == want);
+        let holes = sizes.iter().filter(|size| **size == 0).count() as u64;
+        prop_assert_eq!(tally.frames, sizes.len() as u64);
+        prop_assert_eq!(tally.gaps, [holes, 0, 0]);
     }
 }

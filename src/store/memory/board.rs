@@ -91,7 +91,7 @@ impl MemoryLog {
     }
 
     /// Answers what `work` says of the streams, unless the log is told to fail.
-    fn answer<T: Send + 'static>(
+    pub(super) fn answer<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Streams, &Settings, u64) -> Result<T, LogError> + Send + 'static,
     ) -> Answer<T> {

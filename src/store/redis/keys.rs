@@ -94,6 +94,11 @@ impl Keys {
         self.own(&format!("reactions:{room}"))
     }
 
+    /// A user's account: a hash.
+    pub(super) fn account(&self, user: &str) -> String {
+        self.own(&format!("account:{user}"))
+    }
+
     /// The secret that all nodes share: a string.
     pub(super) fn secret(&self) -> String {
         self.own("secret")
@@ -122,6 +127,7 @@ mod tests {
         assert_eq!(keys.nodes(), "tailcast:{app:}nodes");
         assert_eq!(keys.lease(&node), "tailcast:{app:}node:7f");
         assert_eq!(keys.here(&node, &room), "tailcast:{app:}here:7f:lobby");
+        assert_eq!(keys.account("ann"), "tailcast:{app:}account:ann");
         assert_eq!(keys.live(&room), "tailcast:{app:}live:lobby");
         assert_eq!(
             keys.rate(&room, b"u\xff"),

@@ -257,7 +257,18 @@ impl Program {
         Self::node("socketio-storm.mjs", arguments)
     }
 
-    fn node(script: &str, arguments: &[&str]) -> Self {
+    /// The package `@stomp/stompjs`, over `sockjs-client` if asked to.
+    pub(crate) fn stomp(arguments: &[&str]) -> Self {
+        Self::node("stomp-client.mjs", arguments)
+    }
+
+    /// A script that drives the chat page in Chromium.
+    pub(crate) fn page(script: &str, arguments: &[&str]) -> Self {
+        Self::node(&format!("page/{script}.mjs"), arguments)
+    }
+
+    /// Any script in `tests/clients`.
+    pub(crate) fn node(script: &str, arguments: &[&str]) -> Self {
         let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
         assert!(
             dir.join("node_modules").exists(),

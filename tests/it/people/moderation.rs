@@ -387,6 +387,98 @@ async fn pins_and_announcements() {
 }
 
 #[tokio::test]
+async fn topics_and_properties() {
+    let (redis, [node, other]) = start::<2>(&[]);
+    // Who may announce may, and who may moderate.
+    let mut cohost = enter(&node, &token("co", "live=cohost"), "live", "").await;
+    let mut moderator = enter(&other, &token("mo", "live=moderator"), "live", "").await;
+    let member = token("me", "live=member");
+    let mut viewer = enter(&other, &member, "live", "").await;
+    let mut stream = events(&other, KEY, "/rooms/live");
+    stream.block();
+    let act = json!({"type":"moderate","act":"topic","message":"Café & friends"});
+    let done = cohost.ask(act).await;
+    assert_eq!(
+        (&done["type"], &done["act"]),
+        (&json!("done"), &json!("topic"))
+    );
+    let told = viewer.frame().await;
+    let want = json!({
+        "type": "room", "room": "live", "closed": false, "slow": 0, "pin": null,
+        "announcement": null, "topic": "Café & friends", "properties": {},
+    });
+    assert_eq!(told, want);
+    assert_eq!(named(&mut stream, "room"), want);
+    let act = json!({"type":"moderate","act":"property","name":"color","value":"red"});
+    assert_eq!(moderator.ask(act).await["type"], "done");
+    assert_eq!(viewer.frame().await["properties"], json!({"color": "red"}));
+    // Whoever comes is told, also by a node that was not there.
+    let fresh = add_node(&redis, &[]);
+    for node in [&node, &fresh] {
+        let mut late = enter(node, &member, "live", "").await;
+        let told = late.frame().await;
+        assert_eq!(told["topic"], "Café & friends");
+        assert_eq!(told["properties"], json!({"color": "red"}));
+    }
+    publish(&node, "live", "x");
+    let listed = asked(&node, KEY, "GET", "/rooms", Value::Null);
+    assert_eq!(listed["rooms"][0]["topic"], "Café & friends");
+    viewer.frame_of("entry").await;
+
+    let refused = |token: &str, act: Value, want: &str| {
+        let answer = ask(&node, token, "POST", "/rooms/live/moderation", act.clone());
+        assert_eq!(answer.error_code(), want, "{act}");
+    };
+    refused(
+        &member,
+        json!({"act":"topic","message":"mine"}),
+        "forbidden",
+    );
+    refused(
+        &member,
+        json!({"act":"unproperty","name":"color"}),
+        "forbidden",
+    );
+    let long = "x".repeat(201);
+    refused(KEY, json!({"act":"topic","message":long}), "bad_request");
+    for name in ["", "Color", "a b", "é", &"n".repeat(65)] {
+        let act = json!({"act":"property","name":name,"value":"v"});
+        refused(KEY, act, "bad_request");
+    }
+    let long = "x".repeat(1_001);
+    let act = json!({"act":"property","name":"a","value":long});
+    refused(KEY, act, "bad_request");
+    for number in 1..32 {
+        let name = format!("p{number}");
+        moderate(
+            &node,
+            "live",
+            json!({"act":"property","name":name,"value":""}),
+        );
+        viewer.frame_of("room").await;
+    }
+    let more = json!({"act":"property","name":"one-more","value":"v"});
+    refused(KEY, more.clone(), "bad_request");
+    moderate(
+        &node,
+        "live",
+        json!({"act":"property","name":"color","value":"blue"}),
+    );
+    assert_eq!(viewer.frame().await["properties"]["color"], "blue");
+    moderate(&node, "live", json!({"act":"unproperty","name":"p1"}));
+    viewer.frame_of("room").await;
+    moderate(&node, "live", more);
+    let told = viewer.frame().await;
+    assert_eq!(told["properties"].as_object().unwrap().len(), 32);
+    let record = redis.cli(&["XREVRANGE", "tailcast:audit", "+", "-", "COUNT", "1"]);
+    for part in ["property", "property:one-more", "shop"] {
+        assert!(record.contains(part), "{record}");
+    }
+    moderate(&node, "live", json!({"act":"topic","message":""}));
+    assert_eq!(viewer.frame().await["topic"], Value::Null);
+}
+
+#[tokio::test]
 async fn each_act_is_on_record() {
     let (redis, [node]) = start::<1>(&[]);
     let mut host = enter(&node, &token("boss", "live=host"), "live", "").await;

@@ -3,6 +3,9 @@ use proptest::prelude::*;
 
 type Pairs = Vec<(String, String)>;
 
+/// Command, headers, body.
+type Want<'a> = (Command, &'a [(&'a str, &'a str)], &'a str);
+
 fn read(version: Option<Version>, pieces: &[&[u8]]) -> Result<Vec<Frame>, FrameError> {
     let mut decoder = Decoder::new();
     if let Some(version) = version {
@@ -27,7 +30,7 @@ fn read(version: Option<Version>, pieces: &[&[u8]]) -> Result<Vec<Frame>, FrameE
 }
 
 /// In every split in two, and byte by byte.
-fn check(version: Option<Version>, input: &str, want: &[(Command, &[(&str, &str)], &str)]) {
+fn check(version: Option<Version>, input: &str, want: &[Want<'_>]) {
     let want: Vec<Frame> = want
         .iter()
         .map(|(command, headers, body)| {

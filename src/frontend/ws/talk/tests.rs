@@ -38,6 +38,8 @@ fn node(change: impl FnOnce(&mut Settings)) -> Node {
         default_room: room(),
         max_frame: 64 * 1024,
         max_fields: 64,
+        raw_inbox: false,
+        ops_apart: false,
         frame_rate: 0,
         ping: Duration::from_secs(25),
         pong: Duration::from_secs(10),

@@ -1,0 +1,259 @@
+// The list of messages: groups, days, gaps, and where one has scrolled to.
+import { arrange, avatar, byId, h, icon } from './dom.js'
+import { clockTime, dayKey, dayName, fullTime, linked, relativeTime } from './text.js'
+
+/** Messages of one user this close together are one group. */
+const GROUP_MS = 5 * 60_000
+
+/** So far from the end still counts as being there, in pixels. */
+const NEAR = 80
+
+/** Before older messages are asked for again, if that failed, in ms. */
+const PAUSE = 2_500
+
+const GAP_TEXT = {
+  trimmed: 'Messages are missing here: they were no longer kept when you came back.',
+  deleted: 'The room was emptied, and begins anew here.',
+  rewound: 'The room lost its newest messages, and goes on from here.',
+}
+
+export class MessageList {
+  #box = byId('messages')
+  #list = byId('list')
+  #below = byId('below')
+  #timeline = null
+  #me
+  #onMenu
+  #nodes = new WeakMap()
+  #days = new Map()
+  #sticks = true
+  #unseen = 0
+  #drawing = false
+  #pausedUntil = 0
+  #begin = h('li', { class: 'begin' })
+  #loading = h('li', { class: 'loading', 'aria-label': 'Loading older messages' }, h('span', { class: 'spinner' }))
+
+  /** `onMenu(item, anchor)` opens what can be done with a message. */
+  constructor({ me, onMenu }) {
+    this.#me = me
+    this.#onMenu = onMenu
+    this.#box.addEventListener('scroll', () => this.#onScroll(), { passive: true })
+    this.#box.addEventListener('keydown', (event) => this.#onKey(event))
+    this.#below.addEventListener('click', () => this.toEnd())
+    new ResizeObserver(() => this.#sticks && this.#scrollToEnd()).observe(this.#box)
+    setInterval(() => this.#tick(), 30_000)
+  }
+
+  /** Shows a timeline; `title` is what its beginning says. */
+  show(timeline, title) {
+    this.#timeline?.onChange(() => {})
+    this.#timeline = timeline
+    this.#days.clear()
+    this.#sticks = true
+    this.#seen()
+    this.#pausedUntil = 0
+    this.#begin.replaceChildren(h('strong', {}, title), h('span'))
+    timeline.onChange((added) => {
+      if (added) this.#onAdded(added)
+      this.#drawSoon()
+    })
+    this.#draw()
+  }
+
+  toEnd() {
+    this.#sticks = true
+    this.#seen()
+    this.#scrollToEnd()
+    byId('composer-text').focus()
+  }
+
+  #onAdded(item) {
+    const isOwn = item.user === this.#me && this.#me !== null
+    if (item.state === 'pending') {
+      this.#sticks = true
+      return
+    }
+    if (isOwn || item.kind !== 'message') return
+    // What is replayed on coming in was said long ago.
+    if (Date.now() - item.time > 20_000) return
+    const said = byId('said')
+    said.append(h('p', {}, `${item.user ?? 'Somebody'}: ${item.text}`))
+    while (said.childElementCount > 5) said.firstChild.remove()
+    if (!this.#sticks) this.#unseen += 1
+  }
+
+  #drawSoon() {
+    if (this.#drawing) return
+    this.#drawing = true
+    const draw = () => {
+      if (!this.#drawing) return
+      this.#drawing = false
+      this.#draw()
+    }
+    // Hidden pages get no frames, and must not pile up what they'd draw.
+    if (document.hidden) setTimeout(draw, 100)
+    else requestAnimationFrame(draw)
+  }
+
+  #draw() {
+    const timeline = this.#timeline
+    if (this.#sticks) timeline.trim()
+    const anchor = this.#sticks ? null : this.#anchor()
+    const children = []
+    if (timeline.isLoading) children.push(this.#loading)
+    else if (!timeline.hasOlder) {
+      const isEmpty = timeline.items.length + timeline.pending.length === 0
+      this.#begin.lastChild.textContent = isEmpty ? 'Nobody has said anything yet.' : 'Nothing older is kept.'
+      children.push(this.#begin)
+    }
+    let before = null
+    for (const item of [...timeline.items, ...timeline.pending]) {
+      const day = dayKey(item.time)
+      const isNewDay = item.kind !== 'gap' && day !== before?.day
+      if (isNewDay) children.push(this.#day(day, item.time))
+      const follows =
+        !isNewDay && before?.kind === 'message' && item.kind === 'message' && before.user === item.user && item.time - before.time < GROUP_MS
+      const node = this.#node(item)
+      node.classList.toggle('follows', follows)
+      children.push(node)
+      before = { kind: item.kind, user: item.user, time: item.time, day: item.kind === 'gap' ? before?.day : day }
+    }
+    arrange(this.#list, children)
+    if (this.#sticks) this.#scrollToEnd()
+    else if (anchor?.node.isConnected) this.#box.scrollTop += anchor.node.getBoundingClientRect().top - anchor.top
+    this.#showBelow()
+    this.#fill()
+  }
+
+  /** The first message in sight, and where it is. */
+  #anchor() {
+    const top = this.#box.getBoundingClientRect().top
+    for (const node of this.#list.children) {
+      const box = node.getBoundingClientRect()
+      if (box.bottom > top && node.dataset.id) return { node, top: box.top }
+    }
+    return null
+  }
+
+  #onScroll() {
+    const { scrollTop, scrollHeight, clientHeight } = this.#box
+    this.#sticks = scrollHeight - scrollTop - clientHeight < NEAR
+    if (this.#sticks) this.#seen()
+    this.#showBelow()
+    this.#fill()
+  }
+
+  /** Loads what is older as soon as its place is near. */
+  #fill() {
+    if (this.#box.scrollTop > 400 || !this.#timeline.hasOlder || this.#timeline.isLoading) return
+    if (Date.now() < this.#pausedUntil) return
+    this.#timeline.older().catch(() => {
+      // No connection, most likely. Not again at once, but without being asked.
+      this.#pausedUntil = Date.now() + PAUSE
+      setTimeout(() => this.#fill(), PAUSE + 10)
+    })
+  }
+
+  #scrollToEnd() {
+    this.#box.scrollTop = this.#box.scrollHeight
+  }
+
+  #seen() {
+    this.#unseen = 0
+    this.#showBelow()
+  }
+
+  #showBelow() {
+    this.#below.hidden = this.#sticks
+    if (this.#sticks) return
+    const text = this.#unseen === 0 ? 'Newest messages' : this.#unseen === 1 ? '1 new message below' : `${this.#unseen} new messages below`
+    if (this.#below.textContent !== text) this.#below.replaceChildren(icon('down'), text)
+  }
+
+  #day(key, time) {
+    let node = this.#days.get(key)
+    if (!node) {
+      node = h('li', { class: 'day' }, h('span', {}, dayName(time)))
+      this.#days.set(key, node)
+    }
+    return node
+  }
+
+  #node(item) {
+    let node = this.#nodes.get(item)
+    if (node && node.shownState === item.state && node.shownId === item.id) return node
+    const made = this.#make(item)
+    made.shownState = item.state
+    made.shownId = item.id
+    if (node?.isConnected) node.replaceWith(made)
+    this.#nodes.set(item, made)
+    return made
+  }
+
+  #make(item) {
+    if (item.kind === 'gap') {
+      return h('li', { class: 'gap', role: 'note' }, h('span', {}, GAP_TEXT[item.reason] ?? GAP_TEXT.trimmed))
+    }
+    const data = item.id ? { id: item.id } : {}
+    if (item.kind === 'notice') return h('li', { class: 'notice', data }, item.text)
+    const isOwn = item.user !== null && item.user === this.#me
+    const time = h('time', { dateTime: new Date(item.time).toISOString(), title: fullTime(item.time), data: { ms: String(item.time) } }, relativeTime(item.time))
+    const more = h(
+      'button',
+      { type: 'button', class: 'icon-button more', tabIndex: -1, 'aria-label': 'What to do with this message', 'aria-haspopup': 'menu', onclick: () => this.#onMenu(item, more) },
+      icon('more'),
+    )
+    return h(
+      'li',
+      { class: `message ${isOwn ? 'own' : ''} ${item.state}`, tabIndex: -1, data },
+      avatar(item.user ?? '?'),
+      h('span', { class: 'side-time', 'aria-hidden': 'true' }, clockTime(item.time)),
+      h(
+        'div',
+        { class: 'body' },
+        h('p', { class: 'head' }, h('strong', { class: 'name' }, item.user ?? 'anonymous'), isOwn && h('span', { class: 'you' }, 'you'), time),
+        h('p', { class: 'text' }, ...linked(item.text)),
+        this.#fate(item),
+      ),
+      item.state === 'stored' && item.id ? more : null,
+    )
+  }
+
+  /** What became of a message that was written here. */
+  #fate(item) {
+    if (item.state === 'pending') return h('p', { class: 'fate' }, h('span', { class: 'spinner' }), 'sending…')
+    if (item.state !== 'failed') return null
+    const retry = h('button', { type: 'button', class: 'link', onclick: () => this.#timeline.retry(item) }, 'Try again')
+    const discard = h('button', { type: 'button', class: 'link', onclick: () => this.#timeline.discard(item) }, 'Discard')
+    const count = () => {
+      const left = Math.ceil((item.retryAt - Date.now()) / 1000)
+      retry.disabled = left > 0
+      retry.textContent = left > 0 ? `Try again in ${left} s` : 'Try again'
+      if (left > 0) setTimeout(count, 250)
+    }
+    count()
+    return h('p', { class: 'fate', role: 'alert' }, `Not sent: ${item.error.message}. `, retry, discard)
+  }
+
+  /** Up and down through the messages, Enter for what can be done with one. */
+  #onKey(event) {
+    const messages = [...this.#list.querySelectorAll('.message')]
+    const at = messages.indexOf(document.activeElement)
+    const to = { ArrowUp: at < 0 ? messages.length - 1 : at - 1, ArrowDown: at + 1, Home: 0, End: messages.length - 1 }[event.key]
+    if (to !== undefined && (at >= 0 || event.key === 'ArrowUp')) {
+      event.preventDefault()
+      if (to >= messages.length) return byId('composer-text').focus()
+      messages[Math.max(0, to)]?.focus()
+    } else if (at >= 0 && event.target === messages[at] && (event.key === 'Enter' || event.key === ' ')) {
+      event.preventDefault()
+      messages[at].querySelector('.more')?.click()
+    } else if (event.key === 'Escape') byId('composer-text').focus()
+  }
+
+  #tick() {
+    for (const time of this.#list.querySelectorAll('time')) {
+      const text = relativeTime(Number(time.dataset.ms))
+      if (time.textContent !== text) time.textContent = text
+    }
+  }
+}

@@ -1,0 +1,252 @@
+// The list of rooms with who is in them, the list of conversations, and the switcher.
+import { compareIds } from './tailcast.js'
+import { arrange, avatar, byId, h, icon, kept } from './dom.js'
+import { ask } from './dialogs.js'
+import { go, here, isHere, linkTo } from './place.js'
+
+/** How often the counts are asked for, in ms. */
+const EVERY = 4_000
+
+/** Rooms asked for at most, when the server lists them by pages. */
+const ROOMS_MAX = 300
+
+export class Rooms {
+  #client
+  #inbox
+  #rooms = new Map()
+  #visited = new Set()
+  #nodes = new Map()
+  #read = kept.read('read-rooms') ?? {}
+  #hasHomepage = true
+  #onTopic
+
+  /** `onTopic(room, topic)` is told what a list says of a room. */
+  constructor({ client, inbox, onTopic }) {
+    this.#client = client
+    this.#inbox = inbox
+    this.#onTopic = onTopic
+    byId('room-new').append(icon('plus'))
+    byId('room-new').addEventListener('click', () => this.#askRoom())
+    byId('direct-new').append(icon('plus'))
+    byId('direct-new').addEventListener('click', () => this.#askUser())
+    byId('direct-section').hidden = inbox === null
+    this.#setUpSwitcher()
+    this.#poll()
+    document.addEventListener('visibilitychange', () => document.hidden || this.#load())
+  }
+
+  /** The topic of a room, if the list has it. */
+  topicOf(name) {
+    return this.#rooms.get(name)?.topic ?? null
+  }
+
+  /** The room that the page is in, and how far it was read. */
+  visit(name) {
+    this.#visited.add(name)
+    this.show()
+  }
+
+  readTo(name, id) {
+    const last = this.#read[name]
+    if (last && compareIds(last, id) >= 0) return
+    this.#read[name] = id
+    kept.write('read-rooms', this.#read)
+  }
+
+  /** How many are in a room right now, as its own socket has it. */
+  count(name, count) {
+    const room = this.#rooms.get(name)
+    if (room?.count === count) return
+    this.#rooms.set(name, { room: name, last: null, topic: null, ...room, count })
+    this.show()
+  }
+
+  async #poll() {
+    if (!document.hidden) await this.#load()
+    setTimeout(() => this.#poll(), EVERY)
+  }
+
+  async #load() {
+    try {
+      const rooms = this.#hasHomepage ? await this.#homepage() : await this.#pages()
+      if (!rooms) return
+      const now = here()?.kind === 'room' ? this.#rooms.get(here().name) : null
+      this.#rooms = new Map(rooms.map((room) => [room.room, room]))
+      // Its own socket knows better than a list that was asked for a moment ago.
+      if (now && this.#rooms.has(now.room)) this.#rooms.get(now.room).count = now.count
+      for (const { room, topic } of rooms) if (topic) this.#onTopic(room, topic)
+      this.show()
+    } catch {
+      // No connection; the page says so elsewhere.
+    }
+  }
+
+  async #homepage() {
+    try {
+      return (await this.#client.get('/homepage_json')).rooms
+    } catch (error) {
+      if (error.status !== 404) throw error
+      this.#hasHomepage = false
+      return this.#pages()
+    }
+  }
+
+  async #pages() {
+    const rooms = []
+    let cursor = null
+    do {
+      const page = await this.#client.get(`/rooms?limit=100${cursor ? `&cursor=${cursor}` : ''}`)
+      rooms.push(...page.rooms)
+      cursor = page.next
+    } while (cursor && rooms.length < ROOMS_MAX)
+    return rooms
+  }
+
+  /** Rooms and conversations as they are now. */
+  show() {
+    const names = new Set([...this.#rooms.keys(), ...this.#visited])
+    const rooms = [...names].filter((name) => !name.startsWith('@')).sort((a, b) => a.localeCompare(b))
+    arrange(byId('rooms'), rooms.map((name) => this.#roomNode(name)))
+    if (!this.#inbox) return
+    const { talks } = this.#inbox
+    byId('direct-none').hidden = talks.length > 0
+    arrange(byId('direct'), talks.map((talk) => this.#talkNode(talk)))
+  }
+
+  #roomNode(name) {
+    const { count = 0, last, topic } = this.#rooms.get(name) ?? {}
+    const place = { kind: 'room', name }
+    const isNew = !isHere(place) && last && this.#read[name] && compareIds(last, this.#read[name]) > 0
+    return this.#node(place, {
+      sign: h('span', { class: 'hash', 'aria-hidden': 'true' }, '#'),
+      detail: topic,
+      mark: count > 0 ? h('span', { class: 'count', title: `${count} here` }, String(count), h('span', { class: 'sr-only' }, ' here')) : null,
+      isNew: Boolean(isNew),
+      state: `${count} ${topic}`,
+    })
+  }
+
+  #talkNode({ user, unread }) {
+    const mark = unread > 0 ? h('span', { class: 'unread' }, String(unread), h('span', { class: 'sr-only' }, ' unread')) : null
+    return this.#node({ kind: 'dm', name: user }, { sign: avatar(user, 'small'), mark, isNew: unread > 0, state: String(unread) })
+  }
+
+  /** Made anew only if something of it is new, so that the focus stays. */
+  #node(place, { sign, detail, mark, isNew, state }) {
+    const key = `${place.kind} ${place.name}`
+    const isCurrent = isHere(place)
+    const shown = `${isCurrent} ${isNew} ${state}`
+    const known = this.#nodes.get(key)
+    if (known?.shown === shown) return known.node
+    const link = h(
+      'a',
+      { href: linkTo(place), class: `place ${isNew ? 'new' : ''}`, 'aria-current': isCurrent ? 'page' : null },
+      sign,
+      h('span', { class: 'place-name' }, h('span', {}, place.name), detail ? h('small', {}, detail) : null),
+      mark,
+    )
+    link.addEventListener('click', (event) => {
+      if (event.metaKey || event.ctrlKey || event.shiftKey) return
+      event.preventDefault()
+      go(place)
+    })
+    const node = known?.node ?? h('li')
+    const hadFocus = node.contains(document.activeElement)
+    node.replaceChildren(link)
+    if (hadFocus) link.focus()
+    this.#nodes.set(key, { node, shown })
+    return node
+  }
+
+  #askRoom() {
+    ask({
+      title: 'Open a room',
+      hint: 'A room is there as soon as somebody is in it.',
+      fields: [{ name: 'name', label: 'Name', required: true, max: 80 }],
+      go: 'Open',
+      run: async ({ name }) => {
+        if (name.startsWith('@')) return 'Names of rooms don’t begin with @.'
+        go({ kind: 'room', name })
+      },
+    })
+  }
+
+  #askUser() {
+    ask({
+      title: 'Write to somebody',
+      fields: [{ name: 'user', label: 'Name', required: true, max: 80 }],
+      go: 'Write',
+      run: async ({ user }) => go({ kind: 'dm', name: user.replace(/^@/, '') }),
+    })
+  }
+
+  #setUpSwitcher() {
+    const dialog = byId('switcher')
+    const input = byId('switcher-text')
+    const list = byId('switcher-list')
+    const isMac = /Mac|iPhone|iPad/.test(navigator.platform)
+    let options = []
+    let at = 0
+    byId('jump-icon').append(icon('search'))
+    byId('jump-key').textContent = isMac ? '⌘ K' : 'Ctrl K'
+    const open = () => {
+      if (dialog.open) return
+      input.value = ''
+      find()
+      dialog.showModal()
+      input.focus()
+    }
+    const choose = (option) => {
+      dialog.close()
+      go(option)
+    }
+    const find = () => {
+      const text = input.value.trim()
+      const wanted = text.replace(/^[#@]/, '').toLowerCase()
+      const rooms = [...new Set([...this.#rooms.keys(), ...this.#visited])].sort().map((name) => ({ kind: 'room', name }))
+      const talks = (this.#inbox?.talks ?? []).map(({ user }) => ({ kind: 'dm', name: user }))
+      const all = text.startsWith('@') ? talks : text.startsWith('#') ? rooms : [...rooms, ...talks]
+      options = all.filter(({ name }) => name.toLowerCase().includes(wanted)).slice(0, 12)
+      const typed = text.replace(/^[#@]/, '')
+      const isThere = options.some(({ name }) => name === typed)
+      if (typed && !isThere) options.push(text.startsWith('@') && this.#inbox ? { kind: 'dm', name: typed, isNew: true } : { kind: 'room', name: typed, isNew: true })
+      at = 0
+      draw()
+    }
+    const draw = () => {
+      list.replaceChildren(
+        ...options.map((option, index) =>
+          h(
+            'li',
+            { id: `option-${index}`, role: 'option', 'aria-selected': String(index === at), onclick: () => choose(option) },
+            option.kind === 'dm' ? avatar(option.name, 'small') : h('span', { class: 'hash' }, '#'),
+            h('span', {}, option.name),
+            option.isNew ? h('small', {}, option.kind === 'dm' ? 'write to them' : 'open this room') : null,
+          ),
+        ),
+      )
+      input.setAttribute('aria-activedescendant', options.length ? `option-${at}` : '')
+      list.children[at]?.scrollIntoView({ block: 'nearest' })
+    }
+    input.addEventListener('input', find)
+    input.addEventListener('keydown', (event) => {
+      const step = { ArrowDown: 1, ArrowUp: -1 }[event.key]
+      if (step && options.length) {
+        event.preventDefault()
+        at = (at + step + options.length) % options.length
+        draw()
+      } else if (event.key === 'Enter') {
+        event.preventDefault()
+        if (options[at]) choose(options[at])
+      }
+    })
+    // A click beside it.
+    dialog.addEventListener('click', (event) => event.target === dialog && dialog.close())
+    byId('jump').addEventListener('click', open)
+    document.addEventListener('keydown', (event) => {
+      if (event.key.toLowerCase() !== 'k' || !(event.ctrlKey || event.metaKey)) return
+      event.preventDefault()
+      open()
+    })
+  }
+}

@@ -1,0 +1,162 @@
+// For everybody: names for all that can be used, focus that can be seen and goes round, drawers on a phone,
+// headers that keep strangers out.
+import assert from 'node:assert/strict'
+import { base, live, publish, run, step, stored, until, write } from './browser.mjs'
+
+/** Controls without a name, inputs without a label, and what has a role that makes no sense. */
+const nameless = (page) =>
+  page.evaluate(() => {
+    const isShown = (node) => node.checkVisibility?.({ visibilityProperty: true }) && !node.closest('[inert]')
+    const nameOf = (node) => {
+      const by = node.getAttribute('aria-labelledby')
+      if (by) return document.getElementById(by)?.textContent.trim()
+      return node.getAttribute('aria-label') ?? (node.labels?.length ? node.labels[0].textContent.trim() : node.textContent.trim())
+    }
+    const controls = [...document.querySelectorAll('button, a[href], input, textarea, select, [role], nav, aside, dialog')]
+    const bad = controls.filter((node) => isShown(node) && node.role !== 'note' && !nameOf(node) && node.getAttribute('role') !== 'status')
+    const ids = [...document.querySelectorAll('[id]')].map((node) => node.id)
+    const twice = ids.filter((id, at) => ids.indexOf(id) !== at)
+    const dangling = [...document.querySelectorAll('[aria-controls], [for]')].filter(
+      (node) => !document.getElementById(node.getAttribute('aria-controls') ?? node.getAttribute('for')),
+    )
+    return [...bad, ...dangling].map((node) => node.outerHTML.slice(0, 120)).concat(twice)
+  })
+
+/** Text whose contrast with what is behind it is below 4.5. */
+const pale = (page) =>
+  page.evaluate(() => {
+    const canvas = document.createElement('canvas')
+    canvas.width = canvas.height = 1
+    const context = canvas.getContext('2d', { willReadFrequently: true })
+    const rgba = (color) => {
+      context.clearRect(0, 0, 1, 1)
+      context.fillStyle = color
+      context.fillRect(0, 0, 1, 1)
+      return [...context.getImageData(0, 0, 1, 1).data]
+    }
+    const over = (top, below) => top.slice(0, 3).map((value, at) => (value * top[3] + below[at] * (255 - top[3])) / 255).concat(255)
+    const light = (color) => {
+      const [r, g, b] = color.map((value) => {
+        const part = value / 255
+        return part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4
+      })
+      return 0.2126 * r + 0.7152 * g + 0.0722 * b
+    }
+    const behind = (node) => {
+      const layers = []
+      for (let at = node; at; at = at.parentElement) layers.push(rgba(getComputedStyle(at).backgroundColor))
+      return layers.reverse().reduce((below, top) => over(top, below), [255, 255, 255, 255])
+    }
+    const found = []
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
+    while (walker.nextNode()) {
+      const node = walker.currentNode.parentElement
+      if (!walker.currentNode.textContent.trim() || !node.checkVisibility({ visibilityProperty: true, opacityProperty: true })) continue
+      if (node.closest('.sr-only, :disabled, noscript')) continue
+      const ground = behind(node)
+      const color = over(rgba(getComputedStyle(node).color), ground)
+      const [a, b] = [light(color), light(ground)]
+      const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)
+      if (contrast < 4.5) found.push(`${walker.currentNode.textContent.trim().slice(0, 30)} .${node.className}: ${contrast.toFixed(2)}`)
+    }
+    return found
+  })
+
+await run(async (open) => {
+  const head = await fetch(`${base}/`, { headers: { Accept: 'text/html' } })
+  const policy = head.headers.get('content-security-policy')
+  for (const part of ["default-src 'none'", "script-src 'self'", "style-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"]) {
+    assert(policy.includes(part), policy)
+  }
+  assert(!policy.includes('unsafe'))
+  assert.equal(head.headers.get('x-content-type-options'), 'nosniff')
+  const again = await fetch(`${base}/`, { headers: { Accept: 'text/html', 'If-None-Match': head.headers.get('etag') } })
+  assert.equal(again.status, 304)
+  const plain = await fetch(`${base}/`)
+  assert.match(plain.headers.get('content-type'), /text\/plain/)
+  assert.match(await plain.text(), /wscat/)
+  step('headers')
+
+  for (const user of ['ann', 'ben', 'cleo']) await publish('lobby', `hello from ${user}`, user)
+  const page = await open('dora')
+  await live(page)
+  await write(page, 'and from me')
+  await stored(page, 'and from me')
+  await until('all have come', async () => (await page.locator('.person').count()) === 1)
+  for (const scheme of ['light', 'dark']) {
+    await page.emulateMedia({ colorScheme: scheme })
+    assert.deepEqual(await nameless(page), [], scheme)
+    // Colours fade into each other for a moment.
+    await until(`text stands out in ${scheme}: ${await pale(page)}`, async () => (await pale(page)).length === 0)
+  }
+  step('names and contrast')
+
+  // Once round with the Tab key: everything is reached, seen, and nothing holds the focus.
+  await page.locator('.skip').first().focus()
+  const seen = []
+  for (let count = 0; count < 60; count++) {
+    await page.keyboard.press('Tab')
+    const stop = await page.evaluate(() => {
+      const node = document.activeElement
+      if (node === document.body || node === document.querySelector('.skip')) return null
+      const style = getComputedStyle(node)
+      const around = getComputedStyle(node.closest('form') ?? node)
+      return {
+        what: node.id || node.className || node.tagName,
+        isMarked: (style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2) || around.boxShadow !== 'none',
+      }
+    })
+    if (stop === null) break
+    seen.push(stop)
+  }
+  assert(seen.length < 50, 'the focus comes round')
+  const names = seen.map(({ what }) => what)
+  for (const id of ['jump', 'messages', 'composer-text', 'theme', 'people-open', 'room-menu']) assert(names.includes(id), `${id} in ${names}`)
+  assert(names.indexOf('messages') < names.indexOf('composer-text'))
+  assert.deepEqual(seen.filter(({ isMarked }) => !isMarked), [])
+  step('the way of the focus')
+
+  // By keys alone: to a message, its menu, away with Esc, and back to writing.
+  await page.locator('#messages').focus()
+  await page.keyboard.press('ArrowUp')
+  await page.keyboard.press('ArrowUp')
+  assert.match(await page.evaluate(() => document.activeElement.textContent), /hello from cleo/)
+  await page.keyboard.press('Enter')
+  await page.locator('.menu').waitFor()
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Copy text')
+  await page.keyboard.press('ArrowDown')
+  await page.keyboard.press('Escape')
+  await page.locator('.menu').waitFor({ state: 'detached' })
+  assert.match(await page.evaluate(() => document.activeElement.className), /message/)
+  await page.keyboard.press('Escape')
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'composer-text')
+  await page.keyboard.press('Control+k')
+  await page.keyboard.press('Escape')
+  assert.equal(await page.evaluate(() => document.getElementById('switcher').open), false)
+  step('keys')
+
+  const phone = await open('eve', { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true })
+  await live(phone)
+  await stored(phone, 'and from me')
+  assert(await phone.evaluate(() => document.documentElement.scrollWidth <= innerWidth), 'nothing is wider than the phone')
+  const isIn = (id) => phone.locator(id).evaluate((node) => {
+    const box = node.getBoundingClientRect()
+    return getComputedStyle(node).visibility === 'visible' && box.left >= 0 && box.right <= innerWidth && !node.inert
+  })
+  assert.equal(await isIn('#rooms-panel'), false)
+  await phone.locator('#rooms-open').tap()
+  await until('the rooms are there', () => isIn('#rooms-panel'))
+  assert.deepEqual(await nameless(phone), [])
+  await phone.keyboard.press('Escape')
+  await until('they are away', async () => !(await isIn('#rooms-panel')))
+  assert.equal(await phone.evaluate(() => document.activeElement.id), 'rooms-open')
+  await phone.locator('#people-open').tap()
+  await until('the people are there', () => isIn('#people-panel'))
+  await phone.locator('#scrim').tap({ position: { x: 10, y: 400 } })
+  await until('they are away', async () => !(await isIn('#people-panel')))
+  await phone.locator('#rooms-open').tap()
+  await phone.locator('#rooms a').first().tap()
+  await until('choosing a room shuts the drawer', async () => !(await isIn('#rooms-panel')))
+  await write(phone, 'from a phone')
+  await stored(page, 'from a phone')
+})

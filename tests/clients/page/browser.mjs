@@ -1,0 +1,125 @@
+// What the scripts of this folder stand on: a real Chromium, the chat page in it as one user or several,
+// and whatever the browser complained about. Each script is driven by lines of JSON, like the clients.
+//
+//   node SCRIPT.mjs BASE_URL
+//
+// Events: {"event":"step","name":"…"} as it goes, what a script says itself, and at the end
+// {"event":"passed"} or {"event":"failed","message":"…"}.
+import assert from 'node:assert/strict'
+import { createInterface } from 'node:readline'
+import { chromium } from 'playwright-core'
+
+/** Longest wait for anything that should happen, in ms. */
+const PATIENCE = 25_000
+
+const ARGUMENTS = [
+  '--headless',
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+]
+
+export const base = process.argv[2]
+
+export const print = (event) => process.stdout.write(JSON.stringify(event) + '\n')
+export const step = (name) => print({ event: 'step', name })
+
+const input = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
+
+/** The next line that the test says. */
+export async function told() {
+  const { value, done } = await input.next()
+  if (done) throw new Error('the test has ended')
+  return value
+}
+
+/**
+ * Runs a script: `script(open)`, with `open(user, options)` giving the page as that user. The browser may
+ * complain of what is `expected`, and of nothing else.
+ */
+export async function run(script, expected = []) {
+  // A profile of its own, which goes with it.
+  const browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+    headless: true,
+    args: ARGUMENTS,
+    timeout: PATIENCE,
+  })
+  const complaints = []
+  const open = async (user, { path = '/?room=lobby', token, ...options } = {}) => {
+    const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options })
+    context.setDefaultTimeout(PATIENCE)
+    if (token) await context.addCookies([{ name: 'token', value: token, url: base, httpOnly: true, sameSite: 'Lax' }])
+    await context.addInitScript((name) => {
+      addEventListener('securitypolicyviolation', (event) => {
+        console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`)
+      })
+      if (name) localStorage.setItem('tailcast.name', JSON.stringify(name))
+    }, user)
+    const page = await context.newPage()
+    page.on('console', (message) => {
+      if (message.type() === 'error') complaints.push(`${message.text()} ${message.location().url}`)
+    })
+    page.on('pageerror', (error) => complaints.push(`${error.stack}`))
+    await page.goto(base + path)
+    return page
+  }
+  try {
+    await script(open)
+    assert.deepEqual(complaints.filter((text) => !expected.some((pattern) => pattern.test(text))), [])
+    print({ event: 'passed' })
+  } catch (error) {
+    print({ event: 'failed', message: `${error.stack}\n${complaints.join('\n')}` })
+    process.exitCode = 1
+  } finally {
+    await browser.close()
+    process.stdin.destroy()
+  }
+}
+
+/** Waits until the page is in its room. */
+export const live = (page) => page.locator('#connection[data-state="open"]').waitFor()
+
+/** Writes, and sends with Enter. */
+export async function write(page, text) {
+  await page.locator('#composer-text').fill(text)
+  await page.locator('#composer-text').press('Enter')
+}
+
+/** The messages that the page shows. */
+export const shown = (page) => page.locator('.message .text').allTextContents()
+
+/** Waits until a message with that text is there, as stored. */
+export const stored = (page, text) => page.locator('.message.stored', { hasText: text }).first().waitFor()
+
+/** Waits until a condition holds in the page. */
+export async function until(what, holds) {
+  const end = Date.now() + PATIENCE
+  let last
+  while (!(last = await holds())) {
+    if (Date.now() > end) throw new Error(`waited in vain until ${what}`)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+  return last
+}
+
+/** Publishes over HTTP. */
+export async function publish(room, message, user = 'program') {
+  const response = await fetch(`${base}/rooms/${room}?user=${user}`, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json' },
+    body: JSON.stringify({ message }),
+  })
+  assert.equal(response.status, 201)
+  return (await response.json()).id
+}
+
+/** All messages of a room, from its stream. */
+export async function stream(room, from = base) {
+  const response = await fetch(`${from}/rooms/${room}?limit=1000`)
+  return (await response.json()).entries.map((entry) => entry.fields.message)
+}

@@ -1,0 +1,4 @@
+//! The applications that tailcast grew from, with the clients they had, and the examples that are them.
+
+mod broadcast;
+mod devices;
