@@ -36,6 +36,13 @@ pub fn request(data: &[u8]) {
     }
 }
 
+/// What a Socket.IO client may send: payloads, packets, pids, offsets.
+pub fn socketio(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        crate::frontend::socketio::fuzz(text);
+    }
+}
+
 /// What STOMP and SockJS clients send.
 pub fn stomp(data: &[u8]) {
     crate::frontend::stomp::fuzz_frames(data);

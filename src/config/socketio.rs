@@ -4,6 +4,25 @@ use std::time::Duration;
 
 use super::Reader;
 
+/// First segments of paths that mean something already.
+const OURS: [&str; 15] = [
+    "assets",
+    "health",
+    "homepage_json",
+    "login",
+    "logout",
+    "me",
+    "metrics",
+    "nodes",
+    "publish",
+    "register",
+    "rooms",
+    "status",
+    "stomp",
+    "users",
+    "ws",
+];
+
 /// Those of Socket.IO.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Socketio {
@@ -31,11 +50,8 @@ impl Reader<'_> {
 fn path(text: &str) -> Result<String, String> {
     let path = text.trim_end_matches('/');
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '~');
-    let is_taken = [
-        "/rooms", "/users", "/nodes", "/health", "/metrics", "/publish",
-    ]
-    .iter()
-    .any(|other| path == *other || path.starts_with(&format!("{other}/")));
+    let first = path.split('/').nth(1).unwrap_or_default();
+    let is_taken = OURS.contains(&first);
     if is_taken {
         return Err("is a path of ours already; write another, as in /socket.io".to_owned());
     }
@@ -89,7 +105,9 @@ mod tests {
     fn paths() {
         assert_eq!(path("/socket.io/").as_deref(), Ok("/socket.io"));
         assert_eq!(path("/a/b").as_deref(), Ok("/a/b"));
-        for bad in ["", "/", "a", "/a b", "/{x}", "/rooms", "/rooms/x", "//"] {
+        for bad in [
+            "", "/", "a", "/a b", "/{x}", "/rooms", "/rooms/x", "/ws/y", "//",
+        ] {
             assert!(path(bad).is_err(), "{bad}");
         }
     }
