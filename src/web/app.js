@@ -82,6 +82,7 @@ async function arrive(place) {
   byId('refused').hidden = true
   byId('messages').hidden = false
   for (const id of ['role', 'closed', 'slow', 'room-menu']) byId(id).hidden = true
+  messages.showRoles(new Map())
   showTopic('')
   const sign = place.kind === 'dm' ? avatar(place.name, 'small') : h('span', { class: 'hash', 'aria-hidden': 'true' }, '#')
   byId('room-title').replaceChildren(sign, h('span', { class: 'title-text' }, place.name))
@@ -142,6 +143,7 @@ function joinRoom(place, timeline, options) {
   room.on('deleted', ({ id }) => timeline.remove([id]))
   room.on('presence', (presence) => {
     people.show(presence)
+    messages.showRoles(presence.members)
     rooms.count(place.name, presence.count)
   })
   room.on('reactions', (told) => reactions.show(told))
