@@ -90,6 +90,26 @@ await run(async (open) => {
   assert.equal(await host.locator('#composer-text').isDisabled(), false)
   step('closed')
 
+  // However small the screen is, the room has its name, and nothing lies over anything else.
+  await host.locator('#room-menu').click()
+  await host.locator('.menu').getByRole('menuitem', { name: 'Topic…' }).click()
+  await host.locator('#ask input').fill('Everything about ships, sails, and what comes after them')
+  await host.locator('#ask .primary').click()
+  await until('it is the topic', async () => /ships/.test(await host.locator('#room-topic').textContent()))
+  for (const width of [1280, 390, 320]) {
+    await host.setViewportSize({ width, height: 640 })
+    const { wide, title, over } = await host.evaluate(() => {
+      const parts = [...document.querySelectorAll('.room-head > :not(.room-name), .room-line > *, .title-text')].filter((node) => node.checkVisibility())
+      const boxes = parts.map((node) => ({ what: node.id || node.className, box: node.getBoundingClientRect() }))
+      const meet = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1
+      const over = boxes.flatMap((a, at) => boxes.slice(at + 1).filter((b) => meet(a.box, b.box)).map((b) => `${a.what} and ${b.what}`))
+      const title = document.querySelector('.title-text')
+      return { wide: document.documentElement.scrollWidth, title: title.clientWidth >= title.scrollWidth, over }
+    })
+    assert.deepEqual([wide, title, over], [width, true, []], `at ${width}`)
+  }
+  step('on a small screen')
+
   await member.goto(member.url().replace('lobby', 'elsewhere'))
   await until('it says why not', async () => /may not come in/.test(await member.locator('#refused').textContent()))
   const stranger = await open(null)
