@@ -235,7 +235,7 @@ export class MessageList {
       h(
         'div',
         { class: 'body' },
-        h('p', { class: 'head' }, h('strong', { class: 'name' }, item.user ?? 'anonymous'), isOwn && h('span', { class: 'you' }, 'you'), time),
+        h('p', { class: 'head' }, h('strong', { class: 'name', title: item.user }, item.user ?? 'anonymous'), isOwn && h('span', { class: 'you' }, 'you'), time),
         h('p', { class: 'text' }, ...linked(item.text)),
         this.#fate(item),
       ),

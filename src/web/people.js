@@ -4,6 +4,8 @@ import { arrange, avatar, badge, byId, h, icon, rankOf } from './dom.js'
 /** Users shown; the rest is a number. */
 const SHOWN = 300
 
+const shown = ({ user, name }) => name ?? user
+
 export class People {
   #nodes = new Map()
   #me
@@ -18,7 +20,6 @@ export class People {
   /** Shows those in the room; `members` is a map, and `count` may be more than it has. */
   show({ members, count }) {
     const mine = ({ user }) => user === this.#me
-    const shown = ({ user, name }) => name ?? user
     // Who leads comes first, then oneself.
     const users = [...members.values()].sort(
       (a, b) => rankOf(a.role) - rankOf(b.role) || mine(b) - mine(a) || shown(a).localeCompare(shown(b)) || a.user.localeCompare(b.user),
@@ -53,7 +54,7 @@ export class People {
       'button',
       { type: 'button', class: 'person', 'aria-haspopup': isMe ? null : 'menu', disabled: isMe, onclick: () => this.#onPick(user, button) },
       avatar(user, 'here'),
-      h('span', { class: 'person-name' }, name ?? user, name && name !== user ? h('small', {}, user) : null),
+      h('span', { class: 'person-name', title: shown({ user, name }) }, name ?? user, name && name !== user ? h('small', {}, user) : null),
       badge(role),
       isMe ? h('span', { class: 'you' }, 'you') : null,
     )
