@@ -29,9 +29,14 @@ export interface Gap {
   reason: 'trimmed' | 'deleted' | 'rewound'
 }
 
+/** What sets somebody apart in a room; who only takes part or looks on has none of these. */
+export type LeadingRole = 'host' | 'cohost' | 'moderator'
+
 export interface Member {
   user: string
   name: string | null
+  /** By their token; null as well where anybody is believed. When it changes, `presence` says so. */
+  role: LeadingRole | null
 }
 
 export interface Presence {
@@ -39,7 +44,8 @@ export interface Presence {
   members: ReadonlyMap<string, Member>
   /** How many are here; `members` is empty in rooms too large for names. */
   count: number
-  join: { user: string; name?: string }[]
+  /** Everybody anew, if what was known is replaced. */
+  join: { user: string; name?: string; role?: LeadingRole }[]
   leave: { user: string }[]
 }
 
@@ -227,7 +233,7 @@ export declare class Client extends Emitter<ClientEvents> {
   sendTo(user: string, message: Message, options?: PublishOptions): Promise<Published>
   presence(room: string, options?: { limit?: number }): Promise<{
     count: number
-    users: { user: string; name?: string; devices: number; since: number }[]
+    users: { user: string; name?: string; role?: LeadingRole; devices: number; since: number }[]
     truncated: boolean
   }>
   get<T = unknown>(path: string): Promise<T>

@@ -268,7 +268,7 @@ class Room extends Emitter {
 
   #onPresence(frame) {
     if (frame.all) this.members.clear()
-    for (const { user, name } of frame.join) this.members.set(user, { user, name: name ?? null })
+    for (const { user, name, role } of frame.join) this.members.set(user, { user, name: name ?? null, role: role ?? null })
     for (const { user } of frame.leave) this.members.delete(user)
     // Large rooms tell their number only.
     if (frame.join.length + frame.leave.length === 0 && !frame.all) this.members.clear()

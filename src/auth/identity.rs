@@ -198,6 +198,14 @@ impl Identity {
         own.or_else(|| self.0.rules.otherwise.lookup(room))
     }
 
+    /// The role that others are shown beside the name: host, cohost or moderator, by a token. Where
+    /// anybody is believed all are alike, and to show it would say nothing.
+    pub fn shown_role(&self, room: &RoomName) -> Option<Role> {
+        let is_verified = self.0.expires.is_some();
+        self.role(room)
+            .filter(|role| is_verified && role.is_leading())
+    }
+
     /// What they may do in this room. An inbox is read by its owner and by back ends only, and
     /// others may at most publish to it, whatever their role.
     pub fn rights(&self, room: &RoomName) -> Rights {

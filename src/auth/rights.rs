@@ -170,6 +170,11 @@ impl Role {
             Role::Viewer => "viewer",
         }
     }
+
+    /// Whether it sets somebody apart from those who take part or look on.
+    pub const fn is_leading(self) -> bool {
+        matches!(self, Role::Host | Role::Cohost | Role::Moderator)
+    }
 }
 
 impl fmt::Display for Role {

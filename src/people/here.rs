@@ -9,6 +9,7 @@ use super::board::{Change, NodeId, RoomChange};
 use super::member::Member;
 use super::roster::Delta;
 use super::wire::Message;
+use crate::auth::Role;
 use crate::relay::entry::RoomName;
 
 /// Users in one change at most: some tens of kilobytes, which neither Redis nor anybody who listens
@@ -31,6 +32,8 @@ pub(super) struct Here {
 #[derive(Debug, Default)]
 struct Room {
     members: BTreeMap<Arc<str>, Member>,
+    /// How many devices of a user have each role; of those only who has one.
+    leading: BTreeMap<Arc<str>, BTreeMap<Role, u32>>,
     /// The board's number of changes.
     seq: u64,
 }
@@ -67,20 +70,23 @@ impl Here {
         room: &RoomName,
         user: &Arc<str>,
         name: Option<&str>,
+        role: Option<Role>,
         now_ms: u64,
     ) {
-        let members = &mut self.rooms.entry(room.clone()).or_default().members;
-        match members.get_mut(user) {
+        let entered = self.rooms.entry(room.clone()).or_default();
+        match entered.members.get_mut(user) {
             Some(member) => member.devices += 1,
             None => {
                 let member = Member {
                     devices: 1,
                     since: now_ms,
                     name: name.map(Arc::from),
+                    role: None,
                 };
-                members.insert(user.clone(), member);
+                entered.members.insert(user.clone(), member);
             }
         }
+        entered.lead(user, None, role);
         self.changed(room, user);
         let here = self.users.entry(user.clone()).or_default();
         let devices = here.rooms.entry(room.clone()).or_default();
@@ -90,15 +96,42 @@ impl Here {
         }
     }
 
-    /// A user's device leaves a room.
-    pub(super) fn leave(&mut self, room: &RoomName, user: &Arc<str>) {
-        let Some(members) = self.rooms.get_mut(room).map(|room| &mut room.members) else {
+    /// The token of a user's device says something else from now on: another name to show, or another
+    /// role than it `was`.
+    pub(super) fn renew(
+        &mut self,
+        room: &RoomName,
+        user: &Arc<str>,
+        name: Option<&str>,
+        was: Option<Role>,
+        role: Option<Role>,
+    ) {
+        let Some(there) = self.rooms.get_mut(room) else {
             return;
         };
-        if let Some(member) = members.get_mut(user) {
+        let mut is_changed = there.lead(user, was, role);
+        let member = there.members.get_mut(user);
+        if let (Some(member), Some(name)) = (member, name)
+            && member.name.as_deref() != Some(name)
+        {
+            member.name = Some(Arc::from(name));
+            is_changed = true;
+        }
+        if is_changed {
+            self.changed(room, user);
+        }
+    }
+
+    /// A user's device leaves a room, where it had this role to show.
+    pub(super) fn leave(&mut self, room: &RoomName, user: &Arc<str>, role: Option<Role>) {
+        let Some(left) = self.rooms.get_mut(room) else {
+            return;
+        };
+        left.lead(user, role, None);
+        if let Some(member) = left.members.get_mut(user) {
             member.devices -= 1;
             if member.devices == 0 {
-                members.remove(user);
+                left.members.remove(user);
             }
         }
         self.changed(room, user);
@@ -168,6 +201,34 @@ impl Here {
 }
 
 impl Room {
+    /// One device of a user has another role than it had. Whether that changes the one to show.
+    fn lead(&mut self, user: &Arc<str>, was: Option<Role>, is: Option<Role>) -> bool {
+        if was == is {
+            return false;
+        }
+        let roles = self.leading.entry(user.clone()).or_default();
+        if let Some(role) = is {
+            *roles.entry(role).or_default() += 1;
+        }
+        if let Some(role) = was
+            && let Some(devices) = roles.get_mut(&role)
+        {
+            *devices -= 1;
+            if *devices == 0 {
+                roles.remove(&role);
+            }
+        }
+        // Roles are in order of what they count.
+        let role = roles.keys().next().copied();
+        if role.is_none() {
+            self.leading.remove(user);
+        }
+        let Some(member) = self.members.get_mut(user) else {
+            return false;
+        };
+        std::mem::replace(&mut member.role, role) != role
+    }
+
     fn change(&self, name: &RoomName, node: &NodeId, users: &[Arc<str>]) -> RoomChange {
         let mut delta = Delta {
             seq: self.seq,
@@ -264,20 +325,20 @@ mod tests {
         let (ann, lobby) = (Arc::from("ann"), room("lobby"));
         for _ in 0..3 {
             here.connect(&ann);
-            here.enter(&lobby, &ann, Some("Ann"), 5);
+            here.enter(&lobby, &ann, Some("Ann"), None, 5);
         }
         assert_eq!(
             lines(&here.take_changes(&node)),
             ["ann: Some(\"3\\nlobby\")", "lobby/1: +ann=3 5 Ann,=1 -"]
         );
         assert!(here.take_changes(&node).is_empty());
-        here.leave(&lobby, &ann);
+        here.leave(&lobby, &ann, None);
         assert_eq!(
             lines(&here.take_changes(&node)),
             ["lobby/1: +ann=2 5 Ann,=2 -"]
         );
         for _ in 0..2 {
-            here.leave(&lobby, &ann);
+            here.leave(&lobby, &ann, None);
         }
         for _ in 0..3 {
             here.disconnect(&ann);
@@ -290,6 +351,48 @@ mod tests {
     }
 
     #[test]
+    fn the_highest_role_of_all_devices_counts() {
+        let node = NodeId::new("n");
+        let mut here = Here::default();
+        let (ann, lobby) = (Arc::from("ann"), room("lobby"));
+        let record = |here: &mut Here| {
+            let line = lines(&here.take_changes(&node))
+                .join(";")
+                .replace('\n', "|");
+            let record = line.split_once("+ann=").map(|(_, rest)| rest.to_owned());
+            record.and_then(|rest| Some(rest.split_once(",=")?.0.to_owned()))
+        };
+        let check = |here: &mut Here, want: Option<&str>| {
+            assert_eq!(record(here).as_deref(), want);
+        };
+        let (host, moderator) = (Some(Role::Host), Some(Role::Moderator));
+        here.connect(&ann);
+        here.enter(&lobby, &ann, None, moderator, 5);
+        check(&mut here, Some("1 5 |moderator"));
+        here.enter(&lobby, &ann, None, host, 6);
+        check(&mut here, Some("2 5 |host"));
+        here.enter(&lobby, &ann, None, None, 7);
+        check(&mut here, Some("3 5 |host"));
+        // Another token, of which nobody sees anything.
+        here.renew(&lobby, &ann, None, None, moderator);
+        check(&mut here, None);
+        here.leave(&lobby, &ann, host);
+        check(&mut here, Some("2 5 |moderator"));
+        here.renew(&lobby, &ann, Some("Ann"), moderator, None);
+        check(&mut here, Some("2 5 Ann|moderator"));
+        here.renew(&lobby, &ann, Some("Ann"), moderator, None);
+        check(&mut here, Some("2 5 Ann"));
+        here.renew(&lobby, &ann, None, None, Some(Role::Cohost));
+        check(&mut here, Some("2 5 Ann|cohost"));
+        here.leave(&lobby, &ann, Some(Role::Cohost));
+        here.leave(&lobby, &ann, None);
+        here.disconnect(&ann);
+        let gone = lines(&here.take_changes(&node));
+        assert_eq!(gone, ["ann: None", "lobby/0: + -ann,"]);
+        assert!(here.is_empty());
+    }
+
+    #[test]
     fn a_new_life_tells_everything_again() {
         let node = NodeId::new("n");
         let mut here = Here::default();
@@ -297,7 +400,7 @@ mod tests {
         for index in 0..(CHUNK + 1) {
             let user = Arc::from(format!("u{index:04}"));
             here.connect(&user);
-            here.enter(&lobby, &user, None, 1);
+            here.enter(&lobby, &user, None, None, 1);
         }
         let told = here.take_changes(&node);
         here.begin_anew();

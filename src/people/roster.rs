@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use super::board::NodeId;
 use super::member::Member;
+use crate::auth::Role;
 
 /// A change of one node's people in the room.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct Present {
     pub user: Arc<str>,
     /// The name to show.
     pub name: Option<Arc<str>>,
+    /// The role to show beside it: host, cohost or moderator, by a token.
+    pub role: Option<Role>,
     /// Connections in the room.
     pub devices: u32,
     /// Unix milliseconds of the first join.
@@ -39,7 +42,7 @@ pub struct Present {
 }
 
 impl Present {
-    /// As `{"user","name","devices","since"}`, the name only if there is one.
+    /// As `{"user","name","role","devices","since"}`, name and role only if there are any.
     pub fn json(&self) -> serde_json::Value {
         let mut json = serde_json::json!({
             "user": &*self.user,
@@ -48,6 +51,9 @@ impl Present {
         });
         if let Some(name) = &self.name {
             json["name"] = (&**name).into();
+        }
+        if let Some(role) = self.role {
+            json["role"] = role.as_str().into();
         }
         json
     }
@@ -58,15 +64,31 @@ impl Present {
 pub(super) struct Moves {
     pub(super) joined: Vec<Present>,
     pub(super) left: Vec<Arc<str>>,
+    /// Whether somebody who stayed has another role.
+    pub(super) roles: bool,
     pub(super) count: usize,
+}
+
+impl Moves {
+    /// Whether there is nothing to tell.
+    pub(super) fn is_empty(&self) -> bool {
+        self.joined.is_empty() && self.left.is_empty() && !self.roles
+    }
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Roster {
     users: BTreeMap<Arc<str>, SmallVec<[(NodeId, Member); 1]>>,
     nodes: HashMap<NodeId, Progress>,
-    /// Users who changed since the last look, and whether they were here then.
-    changed: BTreeMap<Arc<str>, bool>,
+    /// Users who changed since the last look, and what they were then.
+    changed: BTreeMap<Arc<str>, Was>,
+}
+
+/// What a user was at the last look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Was {
+    Away,
+    Here(Option<Role>),
 }
 
 /// How far a node's changes are known.
@@ -215,11 +237,12 @@ impl Roster {
             count: self.users.len(),
             ..Moves::default()
         };
-        for (user, was_here) in std::mem::take(&mut self.changed) {
-            match self.users.get(&user) {
-                Some(on) if !was_here => moves.joined.push(present(&user, on)),
-                None if was_here => moves.left.push(user),
-                _ => {}
+        for (user, was) in std::mem::take(&mut self.changed) {
+            match (self.users.get(&user), was) {
+                (Some(on), Was::Away) => moves.joined.push(present(&user, on)),
+                (Some(on), Was::Here(was)) => moves.roles |= role(on) != was,
+                (None, Was::Here(_)) => moves.left.push(user),
+                (None, Was::Away) => {}
             }
         }
         moves
@@ -228,7 +251,12 @@ impl Roster {
     fn change(&mut self, node: &NodeId, delta: Delta) {
         for (user, member) in delta.set {
             let on = self.users.entry(user.clone()).or_default();
-            self.changed.entry(user).or_insert(!on.is_empty());
+            let was = if on.is_empty() {
+                Was::Away
+            } else {
+                Was::Here(role(on))
+            };
+            self.changed.entry(user).or_insert(was);
             match on.iter_mut().find(|(other, _)| other == node) {
                 Some((_, known)) => *known = member,
                 None => on.push((node.clone(), member)),
@@ -256,7 +284,8 @@ impl Roster {
         let Some(on) = self.users.get_mut(user) else {
             return;
         };
-        self.changed.entry(user.clone()).or_insert(true);
+        let was = Was::Here(role(on));
+        self.changed.entry(user.clone()).or_insert(was);
         on.retain(|(other, _)| other != node);
         if on.is_empty() {
             self.users.remove(user);
@@ -264,10 +293,16 @@ impl Roster {
     }
 }
 
+/// Of several devices' roles the one that counts most.
+fn role(on: &[(NodeId, Member)]) -> Option<Role> {
+    on.iter().filter_map(|(_, member)| member.role).min()
+}
+
 fn present(user: &Arc<str>, on: &[(NodeId, Member)]) -> Present {
     Present {
         user: user.clone(),
         name: on.iter().find_map(|(_, member)| member.name.clone()),
+        role: role(on),
         devices: on.iter().map(|(_, member)| member.devices).sum(),
         since: on.iter().map(|(_, m)| m.since).min().unwrap_or_default(),
     }

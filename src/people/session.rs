@@ -15,7 +15,7 @@ use super::publish::{is_immune, refusal};
 use super::side::Side;
 use super::wire::Message;
 use super::{Refusal, Shared, audit, now_ms, told};
-use crate::auth::{Identity, Right};
+use crate::auth::{Identity, Right, Role};
 use crate::relay::aside::Aside;
 use crate::relay::connection::{
     Barred, Began, Connection, Gate, JoinError, NotJoined, Publish, Seats,
@@ -83,10 +83,10 @@ pub(super) struct Stay {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// It has not been let in yet.
-    Outside,
-    /// The user counts as present.
-    Inside,
+    /// It has not been let in yet. With the role to show.
+    Outside(Option<Role>),
+    /// The user counts as present, with this role.
+    Inside(Option<Role>),
     /// It's over.
     Ended,
 }
@@ -167,8 +167,8 @@ impl Session {
             .map(|stay| {
                 let state = *stay.state();
                 match state {
-                    State::Inside => stay.renamed(self),
-                    State::Outside | State::Ended => stay.clone(),
+                    State::Inside(_) => stay.renamed(self),
+                    State::Outside(_) | State::Ended => stay.clone(),
                 }
             })
             .collect();
@@ -400,7 +400,7 @@ impl Stay {
             is_home: join.is_home,
             watches: join.presence,
             seats: session.connection.seats().clone(),
-            state: Mutex::new(State::Outside),
+            state: Mutex::new(State::Outside(identity.shown_role(side.room()))),
             rests: Mutex::default(),
             put_out: AtomicBool::new(false),
             side,
@@ -453,21 +453,21 @@ impl Stay {
     /// The user counts as present from now on.
     fn begin(&self, name: Option<&str>) {
         let mut state = self.state();
-        if *state != State::Outside {
+        let State::Outside(role) = *state else {
             return;
-        }
-        *state = State::Inside;
+        };
+        *state = State::Inside(role);
         let room = self.side.room();
         if let Some(user) = self.present() {
-            self.shared.here().enter(room, user, name, now_ms());
+            self.shared.here().enter(room, user, name, role, now_ms());
         }
     }
 
     /// The user counts as present no more.
     pub(super) fn end(&self) {
         let was = std::mem::replace(&mut *self.state(), State::Ended);
-        if let (State::Inside, Some(user)) = (was, self.present()) {
-            self.shared.here().leave(self.side.room(), user);
+        if let (State::Inside(role), Some(user)) = (was, self.present()) {
+            self.shared.here().leave(self.side.room(), user, role);
         }
     }
 
@@ -503,6 +503,18 @@ impl Stay {
         let was_immune = self.is_immune.swap(is_immune, Ordering::AcqRel);
         if was_immune && !is_immune {
             audit::enforce(&self.side);
+        }
+        let role = identity.shown_role(self.side.room());
+        match &mut *self.state() {
+            State::Outside(known) => *known = role,
+            State::Inside(known) => {
+                let was = std::mem::replace(known, role);
+                if let Some(user) = self.present() {
+                    let (room, name) = (self.side.room(), identity.name());
+                    self.shared.here().renew(room, user, name, was, role);
+                }
+            }
+            State::Ended => {}
         }
     }
 

@@ -457,10 +457,10 @@ impl Side {
                 }
             } else {
                 let moves = roster.take_moves();
-                let is_change = !moves.joined.is_empty() || !moves.left.is_empty();
+                let is_change = !moves.is_empty();
                 let everybody = |audience| told::everybody(room, roster.present(limit), audience);
-                if watch.told.1 {
-                    // They were told numbers only.
+                if watch.told.1 || moves.roles {
+                    // They were told numbers only, or other roles.
                     asides.push(everybody(Audience::Watchers));
                 } else if is_change {
                     asides.push(told::moves(room, &moves));

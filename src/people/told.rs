@@ -30,9 +30,15 @@ fn object(value: Value) -> Map<String, Value> {
 }
 
 fn joined(users: &[Present]) -> Value {
-    let user = |present: &Present| match &present.name {
-        Some(name) => value!({"user": &*present.user, "name": &**name}),
-        None => value!({"user": &*present.user}),
+    let user = |present: &Present| {
+        let mut user = value!({"user": &*present.user});
+        if let Some(name) = &present.name {
+            user["name"] = (&**name).into();
+        }
+        if let Some(role) = present.role {
+            user["role"] = role.as_str().into();
+        }
+        user
     };
     users.iter().map(user).collect()
 }
@@ -148,6 +154,7 @@ pub(super) fn ephemeral(json: impl Into<Bytes>, except: Option<u64>) -> Aside {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::Role;
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -161,17 +168,19 @@ mod tests {
         let ann = Present {
             user: Arc::from("ann"),
             name: Some(Arc::from("Ann")),
+            role: Some(Role::Host),
             devices: 2,
             since: 7,
         };
         let moved = Moves {
             joined: vec![ann.clone()],
             left: vec![Arc::from("bob")],
+            roles: false,
             count: 3,
         };
         check(
             moves(&room, &moved),
-            r#"{"type":"presence","room":"a\"b","join":[{"user":"ann","name":"Ann"}],"leave":[{"user":"bob"}],"count":3}"#,
+            r#"{"type":"presence","room":"a\"b","join":[{"user":"ann","name":"Ann","role":"host"}],"leave":[{"user":"bob"}],"count":3}"#,
         );
         check(
             count(&room, 900, Audience::Watchers),
@@ -179,7 +188,7 @@ mod tests {
         );
         assert_eq!(
             ann.json().to_string(),
-            r#"{"user":"ann","devices":2,"since":7,"name":"Ann"}"#
+            r#"{"user":"ann","devices":2,"since":7,"name":"Ann","role":"host"}"#
         );
         check(
             deleted(&room, EntryId::new(5, 1)),

@@ -96,6 +96,7 @@ mod tests {
                     devices: 2,
                     since: 9,
                     name: Some("Ann".into()),
+                    role: Some(crate::auth::Role::Cohost),
                 },
             )],
             removed: vec!["bob".into()],

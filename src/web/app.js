@@ -24,7 +24,7 @@ const who = await enter()
 const me = who.user ?? null
 const client = connect(base, { user: me ?? undefined, inbox: me ? 'last:200' : false })
 
-const READ_ONLY = me || !who.accounts ? 'You can read here, but not write.' : 'You can read here. Log in to write.'
+const READ_ONLY = me || !who.accounts ? 'You can read here, but not write.' : 'You can read here.'
 
 /** The room that the page is in; null in a conversation. */
 let room = null
@@ -57,6 +57,8 @@ byId('logout').append(icon('leave'))
 byId('logout').addEventListener('click', () => forget(who))
 byId('logout').hidden = who.auth !== 'none' && !who.accounts
 if (!me && who.accounts) byId('logout').setAttribute('aria-label', 'Log in')
+byId('composer-login').hidden = Boolean(me) || !who.accounts
+byId('composer-login').addEventListener('click', () => forget(who))
 byId('me-name').textContent = who.name ?? me ?? 'anonymous'
 byId('me-state').textContent = who.name && who.name !== me ? `@${me}` : ''
 paintAvatar(byId('me-avatar'), me ?? '?')
@@ -82,6 +84,7 @@ async function arrive(place) {
   byId('refused').hidden = true
   byId('messages').hidden = false
   for (const id of ['role', 'closed', 'slow', 'room-menu']) byId(id).hidden = true
+  messages.showRoles(new Map())
   showTopic('')
   const sign = place.kind === 'dm' ? avatar(place.name, 'small') : h('span', { class: 'hash', 'aria-hidden': 'true' }, '#')
   byId('room-title').replaceChildren(sign, h('span', { class: 'title-text' }, place.name))
@@ -117,6 +120,7 @@ async function arriveInRoom(place) {
   if (!isHere(place)) return
   byId('role').hidden = !role
   byId('role').textContent = role ?? ''
+  byId('role').className = `chip ${role ?? ''}`
   byId('room-menu').hidden = !rights.has('moderate') && !rights.has('announce')
   byId('reactions').hidden = !rights.has('subscribe')
   if (!rights.has('publish')) composer.block(READ_ONLY)
@@ -142,6 +146,7 @@ function joinRoom(place, timeline, options) {
   room.on('deleted', ({ id }) => timeline.remove([id]))
   room.on('presence', (presence) => {
     people.show(presence)
+    messages.showRoles(presence.members)
     rooms.count(place.name, presence.count)
   })
   room.on('reactions', (told) => reactions.show(told))

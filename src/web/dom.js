@@ -74,6 +74,17 @@ export function paintAvatar(element, user) {
   element.dataset.hue = hueOf(user || '?')
 }
 
+/** Those who lead a room, from the one who counts most. */
+const LEADING = ['host', 'cohost', 'moderator']
+
+/** The place of a role in a list of people; whoever has none to show comes last. */
+export const rankOf = (role) => (LEADING.includes(role) ? LEADING.indexOf(role) : LEADING.length)
+
+/** A role beside a name; null if there is none to show. */
+export function badge(role) {
+  return LEADING.includes(role) ? h('span', { class: `badge ${role}` }, role) : null
+}
+
 /** One of eight colours, the same for a user everywhere. */
 export function hueOf(user) {
   let hash = 2166136261

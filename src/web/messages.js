@@ -1,5 +1,5 @@
 // The list of messages: groups, days, gaps, and where one has scrolled to.
-import { arrange, avatar, byId, h, icon } from './dom.js'
+import { arrange, avatar, badge, byId, h, icon } from './dom.js'
 import { clockTime, dayKey, dayName, fullTime, linked, relativeTime } from './text.js'
 
 /** Messages of one user this close together are one group. */
@@ -26,6 +26,7 @@ export class MessageList {
   #onMenu
   #nodes = new WeakMap()
   #days = new Map()
+  #roles = new Map()
   #sticks = true
   #unseen = 0
   #drawing = false
@@ -58,6 +59,15 @@ export class MessageList {
       this.#drawSoon()
     })
     this.#draw()
+  }
+
+  /** Shows beside the authors what they are in the room, of those who are known to be here. */
+  showRoles(members) {
+    const leading = [...members.values()].filter(({ role }) => role)
+    const isSame = leading.length === this.#roles.size && leading.every(({ user, role }) => this.#roles.get(user) === role)
+    if (isSame) return
+    this.#roles = new Map(leading.map(({ user, role }) => [user, role]))
+    this.#drawSoon()
   }
 
   toEnd() {
@@ -180,11 +190,25 @@ export class MessageList {
   }
 
   #node(item) {
-    let node = this.#nodes.get(item)
+    const node = this.#made(item)
+    const role = this.#roles.get(item.user) ?? null
+    if (item.kind === 'message' && node.shownRole !== role) {
+      node.querySelector('.badge')?.remove()
+      const mark = badge(role)
+      if (mark) node.querySelector('.name').after(mark)
+      node.shownRole = role
+    }
+    return node
+  }
+
+  /** Its element; made anew if something of it is new. */
+  #made(item) {
+    const node = this.#nodes.get(item)
     if (node && node.shownState === item.state && node.shownId === item.id) return node
     const made = this.#make(item)
     made.shownState = item.state
     made.shownId = item.id
+    made.shownRole = null
     if (node?.isConnected) node.replaceWith(made)
     this.#nodes.set(item, made)
     return made
@@ -211,7 +235,7 @@ export class MessageList {
       h(
         'div',
         { class: 'body' },
-        h('p', { class: 'head' }, h('strong', { class: 'name' }, item.user ?? 'anonymous'), isOwn && h('span', { class: 'you' }, 'you'), time),
+        h('p', { class: 'head' }, h('strong', { class: 'name', title: item.user }, item.user ?? 'anonymous'), isOwn && h('span', { class: 'you' }, 'you'), time),
         h('p', { class: 'text' }, ...linked(item.text)),
         this.#fate(item),
       ),

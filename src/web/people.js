@@ -1,8 +1,10 @@
 // Who is here, and the drawers that the side panels are on small screens.
-import { arrange, avatar, byId, h, icon } from './dom.js'
+import { arrange, avatar, badge, byId, h, icon, rankOf } from './dom.js'
 
 /** Users shown; the rest is a number. */
 const SHOWN = 300
+
+const shown = ({ user, name }) => name ?? user
 
 export class People {
   #nodes = new Map()
@@ -17,7 +19,11 @@ export class People {
 
   /** Shows those in the room; `members` is a map, and `count` may be more than it has. */
   show({ members, count }) {
-    const users = [...members.values()].sort((a, b) => (b.user === this.#me) - (a.user === this.#me) || a.user.localeCompare(b.user))
+    const mine = ({ user }) => user === this.#me
+    // Who leads comes first, then oneself.
+    const users = [...members.values()].sort(
+      (a, b) => rankOf(a.role) - rankOf(b.role) || mine(b) - mine(a) || shown(a).localeCompare(shown(b)) || a.user.localeCompare(b.user),
+    )
     arrange(byId('people'), users.slice(0, SHOWN).map((member) => this.#node(member)))
     for (const user of this.#nodes.keys()) if (!members.has(user)) this.#nodes.delete(user)
     const rest = count - Math.min(users.length, SHOWN)
@@ -40,19 +46,24 @@ export class People {
     byId('people-title').textContent = `Who is here · ${count}`
   }
 
-  #node({ user, name }) {
+  #node({ user, name, role }) {
     const known = this.#nodes.get(user)
-    if (known?.shownName === name) return known
+    if (known?.shownName === name && known.shownRole === role) return known
     const isMe = user === this.#me
     const button = h(
       'button',
       { type: 'button', class: 'person', 'aria-haspopup': isMe ? null : 'menu', disabled: isMe, onclick: () => this.#onPick(user, button) },
       avatar(user, 'here'),
-      h('span', { class: 'person-name' }, name ?? user, name && name !== user ? h('small', {}, user) : null),
+      h('span', { class: 'person-name', title: shown({ user, name }) }, name ?? user, name && name !== user ? h('small', {}, user) : null),
+      badge(role),
       isMe ? h('span', { class: 'you' }, 'you') : null,
     )
-    const node = h('li', {}, button)
+    const node = known ?? h('li')
+    const hadFocus = node.contains(document.activeElement)
+    node.replaceChildren(button)
+    if (hadFocus) button.focus()
     node.shownName = name
+    node.shownRole = role
     this.#nodes.set(user, node)
     return node
   }

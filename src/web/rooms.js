@@ -72,8 +72,8 @@ export class Rooms {
       if (!rooms) return
       const now = here()?.kind === 'room' ? this.#rooms.get(here().name) : null
       this.#rooms = new Map(rooms.map((room) => [room.room, room]))
-      // Its own socket knows better than a list that was asked for a moment ago.
-      if (now && this.#rooms.has(now.room)) this.#rooms.get(now.room).count = now.count
+      // Its own socket knows better than a list that was asked for a moment ago, and may lack it yet.
+      if (now) this.#rooms.set(now.room, { ...now, ...this.#rooms.get(now.room), count: now.count })
       for (const { room, topic } of rooms) if (topic) this.#onTopic(room, topic)
       this.show()
     } catch {

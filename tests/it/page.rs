@@ -56,7 +56,11 @@ fn roles_say_what_one_may() {
     let host = mint(&["--user", "hanna", "--name", "Hanna", "--room", "lobby=host"]);
     let member = mint(&["--user", "mo", "--room", "lobby=member"]);
     let viewer = mint(&["--user", "vi", "--room", "lobby=viewer"]);
-    let arguments = [&node.url(""), &host, &member, &viewer];
+    let cohost = mint(&["--user", "mo", "--room", "lobby=cohost"]);
+    let long = "m".repeat(40);
+    let moderator = mint(&["--user", &long, "--room", "lobby=moderator"]);
+    let base = node.url("");
+    let arguments = [&base, &host, &member, &viewer, &cohost, &moderator];
     run("roles", &arguments.map(String::as_str), |event, _| {
         panic!("{event}")
     });

@@ -6,11 +6,17 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Who has more than one device is a moderator, who has three a host.
 fn member(devices: u32) -> Member {
     Member {
         devices,
         since: 7,
         name: None,
+        role: match devices {
+            0 | 1 => None,
+            2 => Some(Role::Moderator),
+            _ => Some(Role::Host),
+        },
     }
 }
 
@@ -54,6 +60,33 @@ fn a_user_with_devices_on_two_nodes_joins_once_and_leaves_once() {
     roster.apply(&one, delta(3, &[("cy", 1)], &[]));
     roster.apply(&one, delta(4, &[], &["cy"]));
     assert_eq!(moves(&mut roster), told(&[], &[], 0));
+}
+
+#[test]
+fn the_highest_role_over_all_nodes_counts() {
+    let (one, two) = (NodeId::new("1"), NodeId::new("2"));
+    let mut roster = Roster::default();
+    let check = |roster: &mut Roster, role: Option<Role>, is_told: bool| {
+        assert_eq!(roster.present(1)[0].role, role);
+        let moves = roster.take_moves();
+        assert!(moves.joined.is_empty() && moves.left.is_empty());
+        assert_eq!((moves.roles, moves.is_empty()), (is_told, !is_told));
+    };
+    roster.apply(&one, delta(1, &[("ann", 1)], &[]));
+    assert_eq!(moves(&mut roster), told(&["ann"], &[], 1));
+    roster.apply(&two, delta(1, &[("ann", 2)], &[]));
+    check(&mut roster, Some(Role::Moderator), true);
+    roster.apply(&one, delta(2, &[("ann", 3)], &[]));
+    check(&mut roster, Some(Role::Host), true);
+    roster.apply(&two, delta(2, &[], &["ann"]));
+    check(&mut roster, Some(Role::Host), false);
+    // There and back between two looks.
+    roster.apply(&one, delta(3, &[("ann", 1)], &[]));
+    roster.apply(&one, delta(4, &[("ann", 3)], &[]));
+    check(&mut roster, Some(Role::Host), false);
+    roster.apply(&two, delta(3, &[("ann", 2)], &[]));
+    roster.drop_node(&one);
+    check(&mut roster, Some(Role::Moderator), true);
 }
 
 #[test]
@@ -167,7 +200,7 @@ proptest! {
         let ids = [NodeId::new("0"), NodeId::new("1")];
         let mut nodes = [Truth::default(), Truth::default()];
         let mut roster = Roster::default();
-        let mut seen: BTreeMap<Arc<str>, ()> = BTreeMap::new();
+        let mut seen: BTreeMap<Arc<str>, Option<Role>> = BTreeMap::new();
         let end = [0, 1].into_iter().flat_map(|node| {
             [Step::Reload(node), Step::Find]
         });
@@ -232,12 +265,16 @@ proptest! {
                 Step::Look => {
                     let moves = roster.take_moves();
                     for present in moves.joined {
-                        prop_assert!(seen.insert(present.user, ()).is_none(), "joined twice");
+                        prop_assert!(seen.insert(present.user, present.role).is_none(), "joined twice");
                     }
                     for user in moves.left {
                         prop_assert!(seen.remove(&user).is_some(), "left twice");
                     }
                     prop_assert_eq!(moves.count, seen.len());
+                    let present = roster.present(usize::MAX).into_iter();
+                    let now: BTreeMap<_, _> = present.map(|p| (p.user, p.role)).collect();
+                    prop_assert_eq!(moves.roles, now != seen, "other roles");
+                    seen = now;
                 }
                 Step::Set(..) | Step::Remove(..) => {}
             }

@@ -1,7 +1,7 @@
 // For everybody: names for all that can be used, focus that can be seen and goes round, drawers on a phone,
 // headers that keep strangers out.
 import assert from 'node:assert/strict'
-import { base, live, publish, run, step, stored, until, write } from './browser.mjs'
+import { base, live, pale, publish, run, step, stored, until, write } from './browser.mjs'
 
 /** Controls without a name, inputs without a label, and what has a role that makes no sense. */
 const nameless = (page) =>
@@ -20,46 +20,6 @@ const nameless = (page) =>
       (node) => !document.getElementById(node.getAttribute('aria-controls') ?? node.getAttribute('for')),
     )
     return [...bad, ...dangling].map((node) => node.outerHTML.slice(0, 120)).concat(twice)
-  })
-
-/** Text whose contrast with what is behind it is below 4.5. */
-const pale = (page) =>
-  page.evaluate(() => {
-    const canvas = document.createElement('canvas')
-    canvas.width = canvas.height = 1
-    const context = canvas.getContext('2d', { willReadFrequently: true })
-    const rgba = (color) => {
-      context.clearRect(0, 0, 1, 1)
-      context.fillStyle = color
-      context.fillRect(0, 0, 1, 1)
-      return [...context.getImageData(0, 0, 1, 1).data]
-    }
-    const over = (top, below) => top.slice(0, 3).map((value, at) => (value * top[3] + below[at] * (255 - top[3])) / 255).concat(255)
-    const light = (color) => {
-      const [r, g, b] = color.map((value) => {
-        const part = value / 255
-        return part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4
-      })
-      return 0.2126 * r + 0.7152 * g + 0.0722 * b
-    }
-    const behind = (node) => {
-      const layers = []
-      for (let at = node; at; at = at.parentElement) layers.push(rgba(getComputedStyle(at).backgroundColor))
-      return layers.reverse().reduce((below, top) => over(top, below), [255, 255, 255, 255])
-    }
-    const found = []
-    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
-    while (walker.nextNode()) {
-      const node = walker.currentNode.parentElement
-      if (!walker.currentNode.textContent.trim() || !node.checkVisibility({ visibilityProperty: true, opacityProperty: true })) continue
-      if (node.closest('.sr-only, :disabled, noscript')) continue
-      const ground = behind(node)
-      const color = over(rgba(getComputedStyle(node).color), ground)
-      const [a, b] = [light(color), light(ground)]
-      const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)
-      if (contrast < 4.5) found.push(`${walker.currentNode.textContent.trim().slice(0, 30)} .${node.className}: ${contrast.toFixed(2)}`)
-    }
-    return found
   })
 
 await run(async (open) => {

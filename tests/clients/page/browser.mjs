@@ -123,3 +123,43 @@ export async function stream(room, from = base) {
   const response = await fetch(`${from}/rooms/${room}?limit=1000`)
   return (await response.json()).entries.map((entry) => entry.fields.message)
 }
+
+/** Text whose contrast with what is behind it is below 4.5. */
+export const pale = (page) =>
+  page.evaluate(() => {
+    const canvas = document.createElement('canvas')
+    canvas.width = canvas.height = 1
+    const context = canvas.getContext('2d', { willReadFrequently: true })
+    const rgba = (color) => {
+      context.clearRect(0, 0, 1, 1)
+      context.fillStyle = color
+      context.fillRect(0, 0, 1, 1)
+      return [...context.getImageData(0, 0, 1, 1).data]
+    }
+    const over = (top, below) => top.slice(0, 3).map((value, at) => (value * top[3] + below[at] * (255 - top[3])) / 255).concat(255)
+    const light = (color) => {
+      const [r, g, b] = color.map((value) => {
+        const part = value / 255
+        return part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4
+      })
+      return 0.2126 * r + 0.7152 * g + 0.0722 * b
+    }
+    const behind = (node) => {
+      const layers = []
+      for (let at = node; at; at = at.parentElement) layers.push(rgba(getComputedStyle(at).backgroundColor))
+      return layers.reverse().reduce((below, top) => over(top, below), [255, 255, 255, 255])
+    }
+    const found = []
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
+    while (walker.nextNode()) {
+      const node = walker.currentNode.parentElement
+      if (!walker.currentNode.textContent.trim() || !node.checkVisibility({ visibilityProperty: true, opacityProperty: true })) continue
+      if (node.closest('.sr-only, :disabled, noscript')) continue
+      const ground = behind(node)
+      const color = over(rgba(getComputedStyle(node).color), ground)
+      const [a, b] = [light(color), light(ground)]
+      const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)
+      if (contrast < 4.5) found.push(`${walker.currentNode.textContent.trim().slice(0, 30)} .${node.className}: ${contrast.toFixed(2)}`)
+    }
+    return found
+  })

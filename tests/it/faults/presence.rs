@@ -99,7 +99,8 @@ impl Watcher {
 
     fn knows(&self, room: usize) -> Option<BTreeSet<String>> {
         let heard = self.heard();
-        heard.story.0.get(ROOMS[room])?.users.clone()
+        let known = heard.story.0.get(ROOMS[room])?;
+        Some(known.users.as_ref()?.keys().cloned().collect())
     }
 
     /// Counts from now on.

@@ -164,6 +164,92 @@ async fn asked_for_in_a_frame() {
     assert_eq!(answer["presence"]["users"].as_array().unwrap().len(), 1);
 }
 
+/// What is told of everybody's roles, by user.
+fn roles(users: &Value) -> BTreeMap<String, Value> {
+    let text = |row: &Value| row["user"].as_str().unwrap().to_owned();
+    let rows = users.as_array().unwrap().iter();
+    rows.map(|row| (text(row), row["role"].clone())).collect()
+}
+
+#[tokio::test]
+async fn roles_are_shown_on_all_nodes() {
+    let (_redis, [node, other]) = acquainted::<2>(&[]).await;
+    let everybody = |told: &[(&str, Value)]| -> BTreeMap<String, Value> {
+        let told = told.iter().cloned();
+        told.map(|(user, role)| (user.to_owned(), role)).collect()
+    };
+    let mut watcher = enter(&node, &token("watch", "live=viewer"), "live", "&presence=1").await;
+    all_with(&mut watcher, "watch").await;
+    let hanna = token("hanna", "live=host");
+    let mut host = enter(&other, &hanna, "live", "").await;
+    // Who comes is told with the role.
+    let came = watcher.frame_of("presence").await;
+    assert_eq!(came["join"], json!([{"user":"hanna","role":"host"}]));
+    assert_eq!(came.get("all"), None, "{came}");
+    let mut others = Vec::new();
+    for (user, role) in [("co", "cohost"), ("mo", "moderator"), ("me", "member")] {
+        others.push(enter(&node, &token(user, &format!("live={role}")), "live", "").await);
+    }
+    let rest = [
+        ("co", json!("cohost")),
+        ("me", Value::Null),
+        ("mo", json!("moderator")),
+        ("watch", Value::Null),
+    ];
+    let with = |role: Value| everybody(&[&rest[..], &[("hanna", role)]].concat());
+    let path = "/rooms/live/presence";
+    for node in [&node, &other] {
+        until("all are known by their roles", || {
+            roles(&asked(node, KEY, "GET", path, Value::Null)["users"]) == with(json!("host"))
+        })
+        .await;
+    }
+    let answer = watcher.ask(json!({"type":"presence","room":"live"})).await;
+    assert_eq!(roles(&answer["presence"]["users"]), with(json!("host")));
+    // Another device of less, on another node, takes nothing away.
+    let lesser = token("hanna", "live=moderator");
+    let device = enter(&node, &lesser, "live", "").await;
+    let is_told = |node: &Node, role: &str, devices: u64| {
+        let users = asked(node, KEY, "GET", path, Value::Null)["users"].take();
+        let mut users = users.as_array().unwrap().iter();
+        let hanna = users.find(|row| row["user"] == "hanna").unwrap();
+        (&hanna["role"], &hanna["devices"]) == (&json!(role), &json!(devices))
+    };
+    for node in [&node, &other] {
+        until("both count", || is_told(node, "host", 2)).await;
+    }
+    // A fresh token changes it, and everybody is told.
+    let renewed = token("hanna", "live=cohost");
+    host.send_json(json!({"type":"auth","token":renewed})).await;
+    assert_eq!(host.frame_of("authenticated").await["user"], "hanna");
+    let told = watcher.frame_that(|frame| frame["all"] == true).await;
+    assert_eq!(roles(&told["join"]), with(json!("cohost")), "{told}");
+    drop(host);
+    let told = watcher.frame_that(|frame| frame["all"] == true).await;
+    assert_eq!(roles(&told["join"]), with(json!("moderator")), "{told}");
+    for node in [&node, &other] {
+        until("one is left", || is_told(node, "moderator", 1)).await;
+    }
+    drop(device);
+    let told = watcher.frame_of("presence").await;
+    assert_eq!(told["leave"], json!([{"user":"hanna"}]), "{told}");
+}
+
+#[tokio::test]
+async fn where_anybody_is_believed_no_roles_are_shown() {
+    for arguments in [&[][..], &["--auth", "cookie"]] {
+        let redis = RedisServer::start();
+        let node = Node::start_with(&redis.url(), arguments);
+        let path = "/rooms/live?format=json&inbox=0&user=ann&presence=1";
+        let ann = [("cookie", "token=ann")];
+        let mut socket = Ws::try_open(&node, path, &ann).await.unwrap();
+        let told = socket.frame_that(|frame| frame["count"] == 1).await;
+        assert_eq!(told["join"], json!([{"user":"ann"}]), "{told}");
+        let answer = node.request("GET", "/rooms/live/presence", &ann, "").json();
+        assert_eq!(answer["users"][0].get("role"), None, "{answer}");
+    }
+}
+
 #[tokio::test]
 async fn in_a_large_room_the_number_is_told() {
     let (_redis, [node, other]) = acquainted::<2>(&["--presence-limit", "3"]).await;

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tailcast::auth::{self, Auth, Credentials, Identity, UserName};
+
+use tailcast::auth::mint::{NewToken, SigningKey};
+use tailcast::auth::{self, Auth, Credentials, Identity, KeySource, Mode, Role, Secret, UserName};
 use tailcast::people::board::{Board, NodeId};
 use tailcast::people::session::{Entry, Join, Session};
 use tailcast::people::{self, People};
@@ -27,6 +29,9 @@ const NODES: usize = 3;
 const USERS: u32 = 30;
 const ROOMS: usize = 3;
 
+/// What tokens are signed with.
+const SECRET: &str = "what the tokens of this world are signed with";
+
 /// From the end of all faults until everything has to be right.
 const HEALING: Duration = Duration::from_secs(10);
 
@@ -39,6 +44,7 @@ struct Node {
 
 struct Client {
     user: String,
+    role: Role,
     node: usize,
     session: Session,
     socket: Arc<Socket>,
@@ -100,7 +106,12 @@ impl World {
             seed,
             random,
             log,
-            auth: Auth::new(auth::Settings::default()).unwrap(),
+            auth: Auth::new(auth::Settings {
+                mode: Mode::Jwt,
+                key: Some(KeySource::Secret(Secret::from(SECRET))),
+                ..auth::Settings::default()
+            })
+            .unwrap(),
             settings,
             nodes: Vec::new(),
             clients: Vec::new(),
@@ -151,7 +162,8 @@ impl World {
         match self.random.random_range(0..100) {
             0..40 => self.come().await,
             40..58 => self.go(),
-            58..74 => self.wander(),
+            58..71 => self.wander(),
+            71..74 => self.renew().await,
             74..86 => {
                 self.go();
                 self.come().await;
@@ -215,10 +227,29 @@ impl World {
         clients.get(at).copied()
     }
 
-    async fn identity(&self, user: &str) -> Identity {
-        let query = format!("user={user}");
-        let credentials = Credentials::of(&Default::default(), &query, "token");
+    /// A user by a token, or a back end.
+    async fn identity(&self, user: Option<(&str, Role)>) -> Identity {
+        let (user, role) = user.unzip();
+        let token = NewToken {
+            user: user.map(|user| UserName::parse(user).unwrap()),
+            rooms: role.map_or_else(Default::default, |role| {
+                format!("*={role}").parse().unwrap()
+            }),
+            server: user.is_none(),
+            ..NewToken::default()
+        };
+        let key = SigningKey::from_secret(&Secret::from(SECRET)).unwrap();
+        let day = Duration::from_secs(24 * 3_600);
+        let token = token.sign(&key, SystemTime::now(), day).unwrap();
+        let credentials = Credentials::token(&token);
         self.auth.identify(&credentials).await.unwrap()
+    }
+
+    /// Mostly one that is not shown.
+    fn role(&mut self) -> Role {
+        let most = [Role::Member; 6];
+        let all = [&most[..], &Role::ALL[..3]].concat();
+        all[self.random.random_range(0..all.len())]
     }
 
     async fn come(&mut self) {
@@ -228,13 +259,15 @@ impl World {
         }
         let node = awake[self.random.random_range(0..awake.len())];
         let user = format!("u{}", self.random.random_range(0..USERS));
-        let identity = self.identity(&user).await;
+        let role = self.role();
+        let identity = self.identity(Some((&user, role))).await;
         let socket = Arc::new(Socket::default());
         let people = &self.nodes[node].people;
         let connection = people.relay().connect(socket.clone(), &ASIDES);
         let mut client = Client {
             session: people.session(connection, identity),
             user,
+            role,
             node,
             socket,
             rooms: BTreeMap::new(),
@@ -244,7 +277,8 @@ impl World {
         let room = self.random.random_range(0..ROOMS);
         let watches = self.random.random_ratio(1, 3);
         client.join(room, watches).unwrap();
-        self.history.push(format!("{}+{room}@{node}", client.user));
+        let what = format!("{role} {}+{room}@{node}", client.user);
+        self.history.push(what);
         self.clients.push(client);
     }
 
@@ -276,6 +310,24 @@ impl World {
         if let Err(why) = done {
             self.wrong(&why);
         }
+    }
+
+    /// Somebody has a fresh token, which may say another role.
+    async fn renew(&mut self) {
+        let role = self.role();
+        let Some(at) = self.anybody() else {
+            return;
+        };
+        let user = self.clients[at].user.clone();
+        let identity = self.identity(Some((&user, role))).await;
+        let client = &mut self.clients[at];
+        client.role = role;
+        let lost = client.session.renew(identity);
+        let what = format!("{user}@{} is {role}", client.node);
+        if lost != Ok(Vec::new()) {
+            self.wrong(&format!("{what}: {lost:?}"));
+        }
+        self.note(what);
     }
 
     fn kill(&mut self) {
@@ -338,19 +390,22 @@ impl World {
         sleep(HEALING).await;
     }
 
-    /// Users of a room, and their devices there.
-    fn truth(&self, room: usize) -> BTreeMap<String, u32> {
-        let mut users = BTreeMap::new();
+    /// Users of a room, their devices there, and the role to show.
+    fn truth(&self, room: usize) -> BTreeMap<String, (u32, Option<Role>)> {
+        let mut users: BTreeMap<String, (u32, Option<Role>)> = BTreeMap::new();
         for client in &self.clients {
             if client.rooms.contains_key(&room) {
-                *users.entry(client.user.clone()).or_default() += 1;
+                let (devices, role) = users.entry(client.user.clone()).or_default();
+                *devices += 1;
+                let is_shown = client.role.is_leading() && role.is_none_or(|r| client.role < r);
+                *role = if is_shown { Some(client.role) } else { *role };
             }
         }
         users
     }
 
     async fn check(&mut self) {
-        let server = self.identity("checker").await;
+        let server = self.identity(None).await;
         for room in 0..ROOMS {
             let truth = self.truth(room);
             for (number, node) in self.nodes.iter().enumerate() {
@@ -361,8 +416,8 @@ impl World {
                     self.wrong(&format!("node {number} does not know {room}: {answer:?}"));
                 };
                 let users = answer.users.iter();
-                let users: BTreeMap<String, u32> = users
-                    .map(|present| (present.user.to_string(), present.devices))
+                let users: BTreeMap<String, (u32, Option<Role>)> = users
+                    .map(|p| (p.user.to_string(), (p.devices, p.role)))
                     .collect();
                 if users != truth || answer.count != truth.len() {
                     self.wrong(&format!(
@@ -416,7 +471,11 @@ impl World {
                 .filter(|(_, w)| **w)
                 .map(|(room, _)| *room)
             {
-                let truth: BTreeSet<String> = self.truth(room).into_keys().collect();
+                let truth: BTreeMap<String, Option<String>> = self
+                    .truth(room)
+                    .into_iter()
+                    .map(|(user, (_, role))| (user, role.map(|role| role.to_string())))
+                    .collect();
                 let known = client.story.0.get(name(room).as_str());
                 let is_right = known.is_some_and(|known| {
                     known.count == Some(truth.len() as u64)
