@@ -294,22 +294,12 @@ fn gap_event(room: &RoomName, gap: &Gap) -> GapFrame {
 }
 
 fn close_event(reason: &CloseReason) -> Bytes {
-    let code = match reason {
+    match reason {
         CloseReason::Gone => return Bytes::new(),
         CloseReason::Drain => return format!("retry: {}\n\n", retry_ms()).into(),
-        CloseReason::Policy(_) => "policy",
-        CloseReason::TooLarge => "too_large",
-        CloseReason::Internal(_) => "internal",
-        CloseReason::NotStored(_) => "not_stored",
-        CloseReason::BadRequest(_) => "bad_request",
-        CloseReason::Unauthenticated(_) => "unauthenticated",
-        CloseReason::Forbidden(_) => "forbidden",
-        CloseReason::Timeout(_) => "timeout",
-        CloseReason::Gap(_) => "gap",
-        CloseReason::TooFast(_) => "too_fast",
-        CloseReason::Protocol(..) => "protocol",
-    };
-    let error = serde_json::json!({"code": code, "message": reason.text()});
+        _ => {}
+    }
+    let error = serde_json::json!({"code": reason.word(), "message": reason.text()});
     format!("event: error\ndata: {error}\n\n").into()
 }
 

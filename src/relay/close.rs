@@ -58,6 +58,25 @@ impl CloseReason {
         }
     }
 
+    /// A word for programs, where the protocol has no close codes; part of the client contract.
+    pub fn word(&self) -> &'static str {
+        match self {
+            CloseReason::Gone => "gone",
+            CloseReason::Drain => "drain",
+            CloseReason::Policy(_) => "policy",
+            CloseReason::TooLarge => "too_large",
+            CloseReason::Internal(_) => "internal",
+            CloseReason::NotStored(_) => "not_stored",
+            CloseReason::BadRequest(_) => "bad_request",
+            CloseReason::Unauthenticated(_) => "unauthenticated",
+            CloseReason::Forbidden(_) => "forbidden",
+            CloseReason::Timeout(_) => "timeout",
+            CloseReason::Gap(_) => "gap",
+            CloseReason::TooFast(_) => "too_fast",
+            CloseReason::Protocol(..) => "protocol",
+        }
+    }
+
     /// Whether connecting again, just as before, can help.
     pub fn reconnect(&self) -> bool {
         match self {

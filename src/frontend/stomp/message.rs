@@ -101,17 +101,7 @@ fn close(reason: &CloseReason) -> Bytes {
         CloseReason::Gone => return Bytes::new(),
         // No error: the client comes back, or has said good-bye.
         CloseReason::Drain | CloseReason::Protocol(1000, _) => "",
-        CloseReason::Policy(_) => "policy",
-        CloseReason::TooLarge => "too_large",
-        CloseReason::Internal(_) => "internal",
-        CloseReason::NotStored(_) => "not_stored",
-        CloseReason::BadRequest(_) => "bad_request",
-        CloseReason::Unauthenticated(_) => "unauthenticated",
-        CloseReason::Forbidden(_) => "forbidden",
-        CloseReason::Timeout(_) => "timeout",
-        CloseReason::Gap(_) => "gap",
-        CloseReason::TooFast(_) => "too_fast",
-        CloseReason::Protocol(..) => "protocol",
+        reason => reason.word(),
     };
     let code = reason.code().to_be_bytes();
     let text = reason.text();
