@@ -16,7 +16,7 @@ pub enum CloseReason {
     Drain,
     /// A rule was broken: origin, limits that are not rates.
     Policy(Cow<'static, str>),
-    /// The frame is larger than `--max-frame`.
+    /// The frame or message is larger than the front end's limit.
     TooLarge,
     /// Our fault.
     Internal(Cow<'static, str>),
@@ -101,7 +101,9 @@ impl CloseReason {
         let text: Cow<'static, str> = match self {
             CloseReason::Gone => Cow::Borrowed(""),
             CloseReason::Drain => Cow::Borrowed("this node is going away; reconnect"),
-            CloseReason::TooLarge => Cow::Borrowed("frame too large; see --max-frame"),
+            CloseReason::TooLarge => {
+                Cow::Borrowed("larger than this server takes; send less at a time")
+            }
             CloseReason::Gap(gap) => Cow::Owned(format!(
                 "gap ({}); go on with from={}",
                 gap.reason.as_str(),

@@ -92,8 +92,11 @@ impl Stamp {
         let Some((is_final, args, frame)) = close_parts(body) else {
             return;
         };
-        if is_final && !self.namespace.is_empty() {
+        let is_connected = !self.namespace.is_empty();
+        if is_connected && !args.is_empty() {
             self.event(args, 0, None, out);
+        }
+        if is_connected && is_final {
             let disconnect = head(PacketKind::Disconnect, false, 0, &self.namespace, None);
             text_frame(&[disconnect.as_bytes()], out);
         }
@@ -251,5 +254,13 @@ mod tests {
         let mut other = stamp("/", &["a"]);
         let end = (FORMAT.close)(&CloseReason::Drain);
         assert_eq!(finish(&mut other, &end), "\u{1e}1");
+        // The client comes back, but knows why it has to.
+        let mut large = stamp("/", &["a"]);
+        let end = finish(&mut large, &(FORMAT.close)(&CloseReason::TooLarge));
+        assert!(
+            end.starts_with("42[\"tailcast:closed\",{\"code\":1009,"),
+            "{end}"
+        );
+        assert!(end.ends_with("}]\u{1e}1"), "{end}");
     }
 }

@@ -211,13 +211,19 @@ fn is_plain(entry: &Entry, is_notice: bool) -> bool {
 }
 
 /// The end of a connection: whether the client had better not come back by itself, the length of the
-/// event that says why, that event, and the WebSocket's close frame.
+/// event that says why, that event, if there is one, and the WebSocket's close frame.
 fn close(reason: &CloseReason) -> Bytes {
     if *reason == CloseReason::Gone {
         return Bytes::new();
     }
-    let why = serde_json::json!({"code": reason.code(), "message": reason.text()});
-    let args = event("closed", why.to_string().as_bytes());
+    let args = match reason {
+        // Told before, in `tailcast:bye`.
+        CloseReason::Drain => Vec::new(),
+        _ => {
+            let why = serde_json::json!({"code": reason.code(), "message": reason.text()});
+            event("closed", why.to_string().as_bytes())
+        }
+    };
     let mut body = vec![u8::from(is_final(reason))];
     // A reason has at most 123 bytes.
     body.extend_from_slice(&(args.len() as u16).to_be_bytes());
