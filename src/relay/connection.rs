@@ -235,21 +235,24 @@ impl Connection {
         if let Some(room) = &hushed {
             outlet.hush(room);
         }
-        let counted = self.relay.count_outcome(Box::new(move |outcome| {
-            if let Some(room) = hushed {
-                let entry = match &outcome {
-                    Ok(id) | Err(AppendError::NotReplicated(id)) => Some(*id),
-                    Err(_) => None,
-                };
-                outlet.unhush(&room, entry);
-            }
-            done(&outlet, outcome);
-            // Last, so that who waits for the outcomes finds their frames queued.
-            outlet.in_flight.fetch_sub(1, Ordering::AcqRel);
-            outlet.progress.notify_waiters();
-        }));
+        let watched = self.relay.watch_outcome(
+            &publish.room,
+            Box::new(move |outcome| {
+                if let Some(room) = hushed {
+                    let entry = match &outcome {
+                        Ok(id) | Err(AppendError::NotReplicated(id)) => Some(*id),
+                        Err(_) => None,
+                    };
+                    outlet.unhush(&room, entry);
+                }
+                done(&outlet, outcome);
+                // Last, so that who waits for the outcomes finds their frames queued.
+                outlet.in_flight.fetch_sub(1, Ordering::AcqRel);
+                outlet.progress.notify_waiters();
+            }),
+        );
         let deadline = Instant::now() + self.relay.settings().publish_timeout;
-        self.relay.log().append(publish.append(deadline, counted));
+        self.relay.log().append(publish.append(deadline, watched));
     }
 
     /// Waits while too many publishes are in flight or too many bytes wait to go out: the front

@@ -128,10 +128,13 @@ impl Relay {
     /// Publishes one entry for a client without a connection. Waits for its outcome.
     pub async fn publish(&self, publish: Publish) -> Result<EntryId, AppendError> {
         let (sender, outcome) = oneshot::channel();
-        let done = self.count_outcome(Box::new(move |outcome| {
-            // The client may have gone away; its entry is stored all the same.
-            let _ = sender.send(outcome);
-        }));
+        let done = self.watch_outcome(
+            &publish.room,
+            Box::new(move |outcome| {
+                // The client may have gone away; its entry is stored all the same.
+                let _ = sender.send(outcome);
+            }),
+        );
         let deadline = Instant::now() + self.settings.publish_timeout;
         self.log.append(publish.append(deadline, done));
         let gone = || {
@@ -232,15 +235,22 @@ impl Relay {
         &self.registry
     }
 
-    pub(super) fn count_outcome(&self, done: AppendDone) -> AppendDone {
+    /// Counts a publish's outcome, and tells its room before anybody else hears of it.
+    pub(super) fn watch_outcome(&self, room: &RoomName, done: AppendDone) -> AppendDone {
         let stats = self.shared.stats.clone();
+        let (registry, room) = (self.registry.clone(), room.clone());
         let came = Instant::now();
         Box::new(move |outcome| {
             if let Ok(_) | Err(AppendError::NotReplicated(_)) = &outcome {
                 stats.publish_latency.add(came.elapsed());
             }
             match &outcome {
-                Ok(_) => stats.published.add(1),
+                Ok(id) => {
+                    stats.published.add(1);
+                    if let Some(room) = registry.find(&room) {
+                        room.on_stored(*id);
+                    }
+                }
                 Err(AppendError::Refused(_) | AppendError::TooFast { .. }) => stats.refused.add(1),
                 Err(AppendError::Unknown(_) | AppendError::NotReplicated(_)) => {
                     stats.unknown.add(1)

@@ -74,6 +74,8 @@ struct State {
     memo: Memo,
     /// The newest IDs that were removed on purpose: a read that began before may bring them again.
     removed: Vec<(EntryId, Instant)>,
+    /// The newest entry that this node was told is stored, until the tail is as far.
+    stored: EntryId,
     /// Window bytes as last reported to the budget.
     reported: usize,
 }
@@ -107,6 +109,7 @@ impl Room {
                 follower: Follower::default(),
                 memo: Memo::default(),
                 removed: Vec::new(),
+                stored: EntryId::ZERO,
                 reported: 0,
             }),
             opened: watch::Sender::new(Opened::Waiting),
@@ -171,6 +174,12 @@ impl Room {
     /// Rings whenever the tail brought something.
     pub(super) fn moved(&self) -> Notified<'_> {
         self.moved.notified()
+    }
+
+    /// An entry published on this node is stored; the tail may not have brought it yet.
+    pub(super) fn on_stored(&self, id: EntryId) {
+        let mut state = self.state();
+        state.stored = state.stored.max(id);
     }
 
     /// What comes next for a subscriber inside this process; moves its cursor over it.

@@ -5,6 +5,7 @@
 
 pub(crate) mod clients;
 pub(crate) mod http;
+pub(crate) mod nginx;
 pub(crate) mod node;
 pub(crate) mod redis_server;
 pub(crate) mod story;

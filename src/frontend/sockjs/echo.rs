@@ -122,7 +122,7 @@ impl Dialogue for Talk {
             Inbound::Ping => return,
         };
         let mut out = Vec::new();
-        (self.envelope.wrap)(&mut out, &[bytes]);
+        self.envelope.put(&mut out, bytes);
         self.outlet().send(record::bare(Kind::Own, &out));
     }
 

@@ -8,8 +8,9 @@ use std::fmt;
 
 use serde::Deserializer;
 use serde::de::{Deserialize, Error, SeqAccess, Visitor};
+use smallvec::SmallVec;
 
-use crate::frontend::carried::Envelope;
+use crate::frontend::carried::{Coding, Envelope, quoted};
 use crate::frontend::websocket::frame::{Opcode, put_frame};
 
 /// The session is open.
@@ -20,38 +21,40 @@ pub(super) const HEARTBEAT: &str = "h";
 
 /// Over a WebSocket each message is an array of its own.
 pub(super) static SOCKET: Envelope = Envelope {
+    coding: Coding::Quoted,
     wrap: |out, parts| {
-        let mut array = b"a[".to_vec();
-        put_string(&mut array, parts);
-        array.push(b']');
-        put_frame(out, Opcode::Text, &[&array]);
+        let mut array: SmallVec<[&[u8]; 6]> = SmallVec::new();
+        array.push(b"a[\"");
+        array.extend_from_slice(parts);
+        array.push(b"\"]");
+        put_frame(out, Opcode::Text, &array);
     },
     close: |out, code, text| {
         put_frame(out, Opcode::Text, &[close(code, text).as_bytes()]);
         put_frame(out, Opcode::Close, &[&code.to_be_bytes(), text.as_bytes()]);
     },
-    text_only: true,
 };
 
 /// In a mailbox each message is a line with a JSON string, and the end a line with its frame.
 /// Whoever fetches them makes arrays of them.
 pub(super) static MAILBOX: Envelope = Envelope {
+    coding: Coding::Quoted,
     wrap: |out, parts| {
-        put_string(out, parts);
-        out.push(b'\n');
+        out.push(b'"');
+        parts.iter().for_each(|part| out.extend_from_slice(part));
+        out.extend_from_slice(b"\"\n");
     },
     close: |out, code, text| {
         out.extend_from_slice(close(code, text).as_bytes());
         out.push(b'\n');
     },
-    text_only: true,
 };
 
 /// The end of a session.
 pub(super) fn close(code: u16, reason: &str) -> String {
-    let mut out = format!("c[{code},").into_bytes();
-    put_string(&mut out, &[reason.as_bytes()]);
-    out.push(b']');
+    let mut out = format!("c[{code},\"").into_bytes();
+    quoted::put(&mut out, reason);
+    out.extend_from_slice(b"\"]");
     String::from_utf8(out).unwrap_or_default()
 }
 
@@ -75,42 +78,6 @@ pub(super) fn fetched(lines: &[u8]) -> (Option<String>, Option<String>) {
         array.push(']');
     }
     (Some(array).filter(|array| !array.is_empty()), end)
-}
-
-/// Appends a JSON string of text in parts. Besides what JSON itself escapes, characters that some
-/// browsers lose or change are escaped.
-fn put_string(out: &mut Vec<u8>, parts: &[&[u8]]) {
-    out.push(b'"');
-    for part in parts {
-        for char in String::from_utf8_lossy(part).chars() {
-            put_char(out, char);
-        }
-    }
-    out.push(b'"');
-}
-
-fn put_char(out: &mut Vec<u8>, char: char) {
-    let short = match char {
-        '"' => b'"',
-        '\\' => b'\\',
-        '\n' => b'n',
-        '\r' => b'r',
-        '\t' => b't',
-        '\u{8}' => b'b',
-        '\u{c}' => b'f',
-        '\0'..='\u{1f}'
-        | '\u{200c}'..='\u{200f}'
-        | '\u{2028}'..='\u{202f}'
-        | '\u{2060}'..='\u{206f}'
-        | '\u{fff0}'..='\u{ffff}' => {
-            return out.extend_from_slice(format!("\\u{:04x}", char as u32).as_bytes());
-        }
-        char => {
-            let mut buffer = [0; 4];
-            return out.extend_from_slice(char.encode_utf8(&mut buffer).as_bytes());
-        }
-    };
-    out.extend_from_slice(&[b'\\', short]);
 }
 
 /// Messages from a client: an array of strings, or one string.
@@ -203,7 +170,7 @@ pub(super) fn fuzz(data: &[u8]) {
     };
     let mut lines = Vec::new();
     for message in &messages {
-        (MAILBOX.wrap)(&mut lines, &[message.as_bytes()]);
+        MAILBOX.put(&mut lines, message.as_bytes());
     }
     let (array, end) = fetched(&lines);
     assert_eq!((array.is_none(), end), (messages.is_empty(), None));
@@ -245,7 +212,7 @@ mod tests {
     #[test]
     fn frames_out() {
         let mut out = Vec::new();
-        (SOCKET.wrap)(&mut out, &[b"a\"", "é\u{2028}\u{feff}\0".as_bytes()]);
+        SOCKET.put(&mut out, "a\"é\u{2028}\u{feff}\0".as_bytes());
         let want = "a[\"a\\\"é\\u2028\u{feff}\\u0000\"]";
         assert_eq!(&out[2..], want.as_bytes());
         assert_eq!(close(3000, "Go away!"), r#"c[3000,"Go away!"]"#);
@@ -253,7 +220,7 @@ mod tests {
         let mut lines = Vec::new();
         assert_eq!(fetched(&lines), (None, None));
         (MAILBOX.wrap)(&mut lines, &[b"c", b"1"]);
-        (MAILBOX.wrap)(&mut lines, &[b"2\n"]);
+        MAILBOX.put(&mut lines, b"2\n");
         (MAILBOX.close)(&mut lines, 1000, "bye");
         let (array, end) = fetched(&lines);
         assert_eq!(array.as_deref(), Some(r#"a["c1","2\n"]"#));

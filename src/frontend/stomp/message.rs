@@ -1,31 +1,54 @@
-//! What the relay delivers as MESSAGE frames: the part that all clients share, encoded once, and
-//! what a connection makes of it for each of its subscriptions.
+//! What the relay delivers as MESSAGE frames: the part that all clients share, encoded once for each
+//! [`Coding`], and what a connection makes of it for each of its subscriptions.
+//!
+//! The body of a record is a byte, the oldest version whose clients can read it as it stands, and that
+//! part. For older ones, which escape less in headers, each connection writes it anew.
 //!
 //! An entry's message is the body. Its other fields are headers, as far as they can be: a name or
 //! value that is not UTF-8, and a name that the protocol has for itself, is left out, and
 //! `x-omitted` says how many were.
 
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use memchr::memmem;
+use memchr::{memchr, memmem};
 
 use super::frame::{LINE_MAX, Version, encode, put_as, put_header};
 use super::request::MESSAGE;
-use crate::frontend::carried::Envelope;
+use crate::frontend::carried::{Coding, Envelope, quoted};
 use crate::frontend::carrier::Finish;
 use crate::frontend::json;
 use crate::frontend::record::{self, Kind, Record};
 use crate::relay::close::CloseReason;
-use crate::relay::entry::{Entry, RoomName};
+use crate::relay::entry::{Entry, EntryId, RoomName};
 use crate::relay::format::{Format, Gap, GapFrame};
 
 /// Entries as records, of which [`Frames`] makes frames.
-pub(super) static STOMP: Format = Format {
+static BYTES: Format = Format {
     slot: 8,
-    entry,
-    gap,
+    entry: |room, entry| encode_entry(Coding::Bytes, room, entry),
+    gap: |room, gap| encode_gap(Coding::Bytes, room, gap),
     aside: |_| None,
     close,
 };
+
+/// The same for carriers of text.
+static QUOTED: Format = Format {
+    slot: 10,
+    entry: |room, entry| encode_entry(Coding::Quoted, room, entry),
+    gap: |room, gap| encode_gap(Coding::Quoted, room, gap),
+    ..BYTES
+};
+
+/// The format for a carrier's coding.
+pub(super) fn format(coding: Coding) -> &'static Format {
+    match coding {
+        Coding::Bytes => &BYTES,
+        Coding::Quoted => &QUOTED,
+    }
+}
 
 /// Headers that say something else in a MESSAGE than a field of that name would.
 const OWN: [&[u8]; 10] = [
@@ -41,8 +64,9 @@ const OWN: [&[u8]; 10] = [
     b"x-gap-reason",
 ];
 
-/// Headers behind those of the subscription, blank line, body, NUL.
-fn entry(room: &RoomName, entry: &Entry) -> Bytes {
+/// Headers behind those of the subscription, blank line, body, NUL. A body that is no text is base64
+/// where only text passes.
+fn encode_entry(coding: Coding, room: &RoomName, entry: &Entry) -> Bytes {
     let message = entry.message();
     let mut out = Vec::with_capacity(160 + entry.size());
     put_header(&mut out, "message-id", &entry.id.to_string());
@@ -51,8 +75,34 @@ fn entry(room: &RoomName, entry: &Entry) -> Bytes {
     if omitted > 0 {
         put_header(&mut out, "x-omitted", &omitted.to_string());
     }
-    put_body(&mut out, message);
-    record::encode(Kind::Entry, room, entry.id, &out)
+    if coding == Coding::Quoted && std::str::from_utf8(message).is_err() {
+        put_header(&mut out, "content-transfer-encoding", "base64");
+        put_body(&mut out, STANDARD.encode(message).as_bytes());
+    } else {
+        put_body(&mut out, message);
+    }
+    share(Kind::Entry, coding, room, entry.id, &out)
+}
+
+/// The record of what is shared, written as in STOMP 1.2.
+fn share(kind: Kind, coding: Coding, room: &RoomName, id: EntryId, rest: &[u8]) -> Bytes {
+    let (lines, _) = split(rest);
+    // Where nothing is escaped, all versions agree; on CR the last two don't.
+    let oldest = match memchr(b'\\', lines) {
+        None => Version::V10,
+        Some(_) if memmem::find(lines, br"\r").is_none() => Version::V11,
+        Some(_) => Version::V12,
+    };
+    let mut body = Vec::with_capacity(1 + rest.len() + rest.len() / 8);
+    body.push(oldest as u8);
+    coding.put(&mut body, rest);
+    record::encode(kind, room, id, &body)
+}
+
+/// The header lines, and what follows them.
+fn split(frame: &[u8]) -> (&[u8], &[u8]) {
+    let end = memmem::find(frame, b"\n\n").map_or(frame.len(), |at| at + 1);
+    frame.split_at(end)
 }
 
 /// Appends the fields beside the message; how many can't be headers. A repeated one is repeated, of
@@ -85,14 +135,14 @@ fn put_body(out: &mut Vec<u8>, body: &[u8]) {
 }
 
 /// A gap as a MESSAGE without an ID, whose body says the same as its headers.
-fn gap(room: &RoomName, gap: &Gap) -> GapFrame {
+fn encode_gap(coding: Coding, room: &RoomName, gap: &Gap) -> GapFrame {
     let mut out = Vec::with_capacity(256);
     put_header(&mut out, "x-gap-after", &gap.after.to_string());
     put_header(&mut out, "x-gap-before", &gap.before.to_string());
     put_header(&mut out, "x-gap-reason", gap.reason.as_str());
     put_header(&mut out, "content-type", "application/json");
     put_body(&mut out, &json::gap_json(room, gap, true));
-    GapFrame::Frame(record::encode(Kind::Gap, room, gap.before, &out))
+    GapFrame::Frame(share(Kind::Gap, coding, room, gap.before, &out))
 }
 
 /// Code, word, NUL, text.
@@ -115,7 +165,7 @@ fn close(reason: &CloseReason) -> Bytes {
 struct Subscription {
     id: Box<str>,
     room: RoomName,
-    /// `MESSAGE` and the headers that only this one has.
+    /// `MESSAGE` and the headers that only this one has, coded.
     head: Box<[u8]>,
     acks: bool,
 }
@@ -169,10 +219,12 @@ impl Frames {
         put_header(&mut lines, "destination", destination);
         let mut head = b"MESSAGE\n".to_vec();
         put_as(&mut head, &lines, self.version);
+        let mut coded = Vec::with_capacity(head.len() + 8);
+        self.envelope.coding.put(&mut coded, &head);
         self.subscriptions.push(Subscription {
             id: id.into(),
             room: room.clone(),
-            head: head.into(),
+            head: coded.into(),
             acks,
         });
         Some(is_first)
@@ -195,35 +247,27 @@ impl Frames {
     fn message(&self, to: &Subscription, record: &Record<'_>, rest: &[u8], out: &mut Vec<u8>) {
         let mut ack = Vec::new();
         if to.acks && record.kind == Kind::Entry && self.version == Version::V12 {
-            put_header(&mut ack, "ack", &record.id.to_string());
+            let mut line = Vec::new();
+            put_header(&mut line, "ack", &record.id.to_string());
+            self.envelope.coding.put(&mut ack, &line);
         }
         (self.envelope.wrap)(out, &[&to.head, &ack, rest]);
     }
 
-    /// The shared part as this client can read it; none if it's as it stands.
-    fn adapted(&self, shared: &[u8]) -> Option<Vec<u8>> {
-        let is_fit = !self.envelope.text_only || std::str::from_utf8(shared).is_ok();
-        if is_fit && self.version == Version::V12 {
-            return None;
-        }
-        let end = memmem::find(shared, b"\n\n").map_or(shared.len(), |at| at + 1);
-        let (lines, rest) = shared.split_at(end);
+    /// The shared part as a client of an older version can read it.
+    fn adapted(&self, shared: &[u8]) -> Vec<u8> {
+        let coding = self.envelope.coding;
+        let plain = match coding {
+            Coding::Bytes => Cow::Borrowed(shared),
+            Coding::Quoted => quoted::read(shared).unwrap_or_default().into_bytes().into(),
+        };
+        let (lines, rest) = split(&plain);
+        let mut adapted = Vec::with_capacity(plain.len());
+        put_as(&mut adapted, lines, self.version);
+        adapted.extend_from_slice(rest);
         let mut out = Vec::with_capacity(shared.len());
-        if is_fit {
-            put_as(&mut out, lines, self.version);
-            out.extend_from_slice(rest);
-            return Some(out);
-        }
-        let lines = lines.split_inclusive(|byte| *byte == b'\n');
-        for line in lines.filter(|line| !line.starts_with(b"content-length:")) {
-            put_as(&mut out, line, self.version);
-        }
-        let body = rest.strip_prefix(b"\n").unwrap_or(rest);
-        let body = body.strip_suffix(&[0]).unwrap_or(body);
-        let body = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, body);
-        put_header(&mut out, "content-transfer-encoding", "base64");
-        put_body(&mut out, body.as_bytes());
-        Some(out)
+        coding.put(&mut out, &adapted);
+        out
     }
 
     fn close(&self, body: &[u8], out: &mut Vec<u8>) {
@@ -235,7 +279,7 @@ impl Frames {
         if !self.told && !word.is_empty() {
             let headers = [("message", text), ("code", word)];
             let error = encode("ERROR", &headers, text.as_bytes(), self.version);
-            (self.envelope.wrap)(out, &[&error]);
+            self.envelope.put(out, &error);
         }
         (self.envelope.close)(out, u16::from_be_bytes(*code), text);
     }
@@ -251,9 +295,14 @@ impl Finish for Frames {
                 if to.peek().is_none() {
                     return;
                 }
-                let adapted = self.adapted(record.body);
-                let rest = adapted.as_deref().unwrap_or(record.body);
-                to.for_each(|to| self.message(to, &record, rest, out));
+                let Some((oldest, shared)) = record.body.split_first() else {
+                    return;
+                };
+                let rest = match self.version as u8 >= *oldest {
+                    true => Cow::Borrowed(shared),
+                    false => Cow::Owned(self.adapted(shared)),
+                };
+                to.for_each(|to| self.message(to, &record, &rest, out));
             }
             // Nothing is told beside the streams, and what is the connection's own never comes here.
             Kind::Aside | Kind::Own => {}

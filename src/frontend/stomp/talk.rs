@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::beats::{Due, Heart, answer};
 use super::frame::{Decoder, Frame, Version};
 use super::login;
-use super::message::{Frames, STOMP};
+use super::message::{Frames, format};
 use super::refused::Refused;
 use super::request::{Asked, Connect, Reading, Request, Send, Subscribe};
 use super::transaction::Transactions;
@@ -96,7 +96,7 @@ impl Talk {
         who: Result<Identity, AuthError>,
     ) -> Self {
         let lane = carrier.lane(Frames::new(envelope));
-        let connection = state.relay().connect(lane.clone(), &STOMP);
+        let connection = state.relay().connect(lane.clone(), format(envelope.coding));
         let now = Instant::now();
         Talk {
             session: state.people.session(connection, Identity::nobody()),

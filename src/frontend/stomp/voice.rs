@@ -24,7 +24,7 @@ impl Voice {
     /// A message, ready for the outlet.
     fn own(&self, message: &[u8]) -> Bytes {
         let mut out = Vec::with_capacity(message.len() + 16);
-        (self.envelope.wrap)(&mut out, &[message]);
+        self.envelope.put(&mut out, message);
         record::bare(Kind::Own, &out)
     }
 

@@ -91,7 +91,27 @@ impl Room {
         self.start_at(|window| Cursor::nominal(id, window.lineage()))
     }
 
+    /// Waits until the tail has brought what this node was told is stored, as the newest entries
+    /// would otherwise be those before.
+    async fn wait_stored(&self) {
+        let stored = self.state().stored;
+        let is_level = timeout(START_RETRY, async {
+            loop {
+                let moved = self.moved();
+                if self.state().window.head() >= stored {
+                    return;
+                }
+                moved.await;
+            }
+        });
+        if is_level.await.is_err() {
+            // Redis is away, or the stream is another one: nobody else need wait for it.
+            self.state().stored = EntryId::ZERO;
+        }
+    }
+
     async fn start_last(&self, count: usize) -> Result<Start, LogError> {
+        self.wait_stored().await;
         let in_window = |room: &Room| {
             let state = room.state();
             let id = state.window.before_newest(count)?;

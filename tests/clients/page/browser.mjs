@@ -38,8 +38,8 @@ export async function told() {
 }
 
 /**
- * Runs a script: `script(open)`, with `open(user, options)` giving the page as that user. The browser may
- * complain of what is `expected`, and of nothing else.
+ * Runs a script: `script(open)`, with `open(user, options)` giving the page as that user, in a context that
+ * `prepare` has seen before. The browser may complain of what is `expected`, and of nothing else.
  */
 export async function run(script, expected = []) {
   // A profile of its own, which goes with it.
@@ -50,7 +50,7 @@ export async function run(script, expected = []) {
     timeout: PATIENCE,
   })
   const complaints = []
-  const open = async (user, { path = '/?room=lobby', token, ...options } = {}) => {
+  const open = async (user, { path = '/?room=lobby', token, prepare, ...options } = {}) => {
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options })
     context.setDefaultTimeout(PATIENCE)
     if (token) await context.addCookies([{ name: 'token', value: token, url: base, httpOnly: true, sameSite: 'Lax' }])
@@ -60,6 +60,7 @@ export async function run(script, expected = []) {
       })
       if (name) localStorage.setItem('tailcast.name', JSON.stringify(name))
     }, user)
+    await prepare?.(context)
     const page = await context.newPage()
     page.on('console', (message) => {
       if (message.type() === 'error') complaints.push(`${message.text()} ${message.location().url}`)

@@ -1,116 +1,15 @@
 //! Broadcast with wscat and redis-cli: `examples/broadcast`, its nginx.conf and all.
 
-use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::harness::PATIENCE;
 use crate::harness::clients::Program;
-use crate::harness::http::{self, Response};
+use crate::harness::nginx::Nginx;
 use crate::harness::node::Node;
 use crate::harness::redis_server::RedisServer;
-
-/// nginx with the example's configuration; only the ports are others.
-struct Nginx {
-    child: Child,
-    port: u16,
-    dir: TempDir,
-}
-
-impl Nginx {
-    fn start(nodes: &[Node]) -> Self {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-            let port = listener.local_addr().unwrap().port();
-            drop(listener);
-            let mut nginx = Self::spawn(port, nodes);
-            while nginx.child.try_wait().unwrap().is_none() {
-                let ready = nginx.request("GET", "/health/ready", &[], "");
-                if ready.is_ok_and(|answer| answer.status == 200) {
-                    return nginx;
-                }
-                assert!(Instant::now() < deadline, "{}", nginx.log());
-            }
-            // Somebody else got the port in between.
-            assert!(nginx.log().contains("bind()"), "{}", nginx.log());
-            assert!(Instant::now() < deadline, "{}", nginx.log());
-        }
-    }
-
-    fn spawn(port: u16, nodes: &[Node]) -> Self {
-        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/broadcast/nginx.conf");
-        let mut conf = fs::read_to_string(example).unwrap();
-        let mut replace = |from: &str, to: u16| {
-            assert_eq!(conf.matches(from).count(), 1, "{from}");
-            conf = conf.replace(from, &format!("127.0.0.1:{to}"));
-        };
-        replace("localhost:8080", port);
-        for (own, node) in (8081..).zip(nodes) {
-            replace(&format!("127.0.0.1:{own}"), node.port());
-        }
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("nginx.conf"), conf).unwrap();
-        let stderr = File::create(dir.path().join("stderr")).unwrap();
-        let installed = Path::new("/usr/sbin/nginx");
-        let program = if installed.exists() {
-            installed
-        } else {
-            Path::new("nginx")
-        };
-        let mut command = Command::new(program);
-        command
-            .arg("-p")
-            .arg(dir.path())
-            .arg("-c")
-            .arg(dir.path().join("nginx.conf"));
-        let child = command
-            .args(["-e", "error.log"])
-            .stdin(Stdio::null())
-            .stderr(stderr)
-            .spawn()
-            .expect("nginx is installed: scripts/setup --tests");
-        Nginx { child, port, dir }
-    }
-
-    fn log(&self) -> String {
-        let read = |name: &str| fs::read_to_string(self.dir.path().join(name));
-        ["stderr", "error.log"]
-            .map(|name| read(name).unwrap_or_default())
-            .concat()
-    }
-
-    fn ws_url(&self, path: &str) -> String {
-        format!("ws://127.0.0.1:{}{path}", self.port)
-    }
-
-    fn request(
-        &self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: &str,
-    ) -> std::io::Result<Response> {
-        http::try_request(self.port, method, path, headers, body.as_bytes())
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        // Killed, it would leave its workers behind.
-        let pid = i32::try_from(self.child.id()).ok();
-        if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        let _ = self.child.wait();
-    }
-}
 
 /// Said until everybody is there to hear it: a raw socket is not told when it has joined.
 const HELLO: &str = "hello?";
@@ -197,7 +96,7 @@ fn sockets(node: &Node) -> u64 {
 fn three_nodes_behind_nginx() {
     let redis = RedisServer::start();
     let nodes: Vec<Node> = (0..3).map(|_| Node::start(&redis.url())).collect();
-    let nginx = Nginx::start(&nodes);
+    let nginx = Nginx::start("broadcast", &nodes);
 
     // On all three nodes, in the default room, which nobody names.
     let mut clients: Vec<Shown> = (0..3).map(|_| Shown::ws(&nginx.ws_url(""))).collect();
@@ -206,7 +105,7 @@ fn three_nodes_behind_nginx() {
         Shown::ws(&nginx.ws_url("/rooms/news")),
         Shown::ws(&nginx.ws_url("/?room=news")),
     ];
-    let events = Program::sse(&[&format!("http://127.0.0.1:{}/rooms/mystream", nginx.port)]);
+    let events = Program::sse(&[&format!("http://127.0.0.1:{}/rooms/mystream", nginx.port())]);
     events.event("open");
     let deadline = Instant::now() + PATIENCE;
     while nodes.iter().map(sockets).sum::<u64>() < 9 {
@@ -288,7 +187,7 @@ fn three_nodes_behind_nginx() {
 fn a_dead_node_is_gone_round() {
     let redis = RedisServer::start();
     let mut nodes: Vec<Node> = (0..3).map(|_| Node::start(&redis.url())).collect();
-    let nginx = Nginx::start(&nodes);
+    let nginx = Nginx::start("broadcast", &nodes);
     nodes[1].kill9();
     let clients: Vec<Shown> = (0..6).map(|_| Shown::ws(&nginx.ws_url(""))).collect();
     let all: Vec<&Program> = clients.iter().map(|client| &client.program).collect();

@@ -73,6 +73,17 @@ async fn json_sockets() {
 }
 
 #[tokio::test]
+async fn the_last_is_what_was_acknowledged_last() {
+    let (_redis, node) = setup();
+    let (_keeps, _) = Ws::json(&node, "r", "now").await;
+    for number in 0..100 {
+        let id = node.publish("r", number.to_string());
+        let (mut socket, _) = Ws::json(&node, "r", "last:1").await;
+        socket.entry(&id, &number.to_string()).await;
+    }
+}
+
+#[tokio::test]
 async fn raw_sockets() {
     let (redis, node) = setup();
     for (index, _) in cases(&aged(&redis, "plan")).iter().enumerate() {

@@ -1,7 +1,8 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::frontend::carried::{BARE, WEBSOCKET};
 use crate::frontend::record::{Piece, Pieces};
-use crate::relay::entry::EntryId;
 use crate::relay::format::GapReason;
 
 fn room(name: &str) -> RoomName {
@@ -37,7 +38,10 @@ fn check(version: Version, fields: &[(&'static [u8], &'static [u8])], want: &[u8
     let mut frames = frames(version, &BARE);
     let room = room("a");
     assert_eq!(frames.subscribe("s", "/topic/a", &room, false), Some(true));
-    let got = finish(&mut frames, &entry(&room, &entry_of(fields)));
+    let got = finish(
+        &mut frames,
+        &encode_entry(Coding::Bytes, &room, &entry_of(fields)),
+    );
     let show = |bytes: &[u8]| bytes.escape_ascii().to_string();
     assert_eq!(show(&got), show(want), "{version:?}");
 }
@@ -114,7 +118,7 @@ fn each_subscription_gets_its_own() {
         Some(false)
     );
     assert_eq!(frames.subscribe("2", "/topic/b", &b, false), None);
-    let hello = entry(&a, &entry_of(&[(b"message", b"hi")]));
+    let hello = encode_entry(Coding::Bytes, &a, &entry_of(&[(b"message", b"hi")]));
     let rest = "message-id:5-1\ntimestamp:5\ncontent-length:2\n\nhi\0";
     let one = format!("MESSAGE\nsubscription:1\ndestination:/topic/a\nack:5-1\n{rest}");
     let two = format!("MESSAGE\nsubscription:2\ndestination:/user/queue/x\n{rest}");
@@ -122,7 +126,7 @@ fn each_subscription_gets_its_own() {
         finish(&mut frames, &hello),
         format!("{one}{two}").into_bytes()
     );
-    let other = entry(&b, &entry_of(&[(b"message", b"hi")]));
+    let other = encode_entry(Coding::Bytes, &b, &entry_of(&[(b"message", b"hi")]));
     assert!(finish(&mut frames, &other).is_empty());
     assert_eq!(frames.unsubscribe("1"), Some((a.clone(), false)));
     assert_eq!(finish(&mut frames, &hello), two.into_bytes());
@@ -136,7 +140,10 @@ fn clients_of_1_0_go_by_the_destination() {
     let mut frames = frames(Version::V10, &BARE);
     let a = room("a");
     frames.subscribe("/topic/a", "/topic/a", &a, true);
-    let got = finish(&mut frames, &entry(&a, &entry_of(&[(b"message", b"hi")])));
+    let got = finish(
+        &mut frames,
+        &encode_entry(Coding::Bytes, &a, &entry_of(&[(b"message", b"hi")])),
+    );
     let got = String::from_utf8(got).unwrap();
     assert!(
         got.starts_with("MESSAGE\ndestination:/topic/a\nmessage-id:5-1\n"),
@@ -144,21 +151,106 @@ fn clients_of_1_0_go_by_the_destination() {
     );
 }
 
+/// A carrier of text, with nothing around it.
+static TEXT: Envelope = Envelope {
+    coding: Coding::Quoted,
+    ..BARE
+};
+
 #[test]
 fn what_is_no_text_is_base64_where_only_text_passes() {
-    static TEXT: Envelope = Envelope {
-        text_only: true,
-        ..BARE
-    };
     let mut frames = frames(Version::V12, &TEXT);
     let a = room("a");
     frames.subscribe("s", "/topic/a", &a, false);
+    let fields: [(&[u8], &[u8]); 2] = [(b"message", b"\xff\0"), (b"b", b"c")];
     let got = finish(
         &mut frames,
-        &entry(&a, &entry_of(&[(b"message", b"\xff\0"), (b"b", b"c")])),
+        &encode_entry(Coding::Quoted, &a, &entry_of(&fields)),
     );
     let want = want("b:c\ncontent-transfer-encoding:base64\ncontent-length:4\n\n/wA=\0");
-    assert_eq!(String::from_utf8(got).unwrap().into_bytes(), want);
+    assert_eq!(quoted::read(&got).unwrap().into_bytes(), want);
+}
+
+/// A message as it comes over a carrier of bytes, for one of text: what is no text is base64, and then
+/// all of it is coded at once.
+fn slowly(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    if std::str::from_utf8(bytes).is_ok() {
+        TEXT.put(&mut out, bytes);
+        return out;
+    }
+    let (lines, rest) = split(bytes);
+    let mut text = Vec::new();
+    for line in lines.split_inclusive(|byte| *byte == b'\n') {
+        if !line.starts_with(b"content-length:") {
+            text.extend_from_slice(line);
+        }
+    }
+    put_header(&mut text, "content-transfer-encoding", "base64");
+    let body = &rest[1..rest.len() - 1];
+    put_body(&mut text, STANDARD.encode(body).as_bytes());
+    TEXT.put(&mut out, &text);
+    out
+}
+
+fn any_field() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
+    let name = prop_oneof![
+        Just(b"message".to_vec()),
+        r#"[a-c:\\\n\r"é]{0,4}"#.prop_map(String::into_bytes),
+        prop::collection::vec(any::<u8>(), 0..4),
+    ];
+    let value = prop_oneof![
+        any::<String>().prop_map(String::into_bytes),
+        r#"[a:\\\n\rnc"\x{2028}\x{ffff}]{0,8}"#.prop_map(String::into_bytes),
+        prop::collection::vec(any::<u8>(), 0..12),
+    ];
+    (name, value)
+}
+
+proptest! {
+    #[test]
+    fn coded_once_is_as_coded_for_each(
+        fields in prop::collection::vec(any_field(), 0..5),
+        id in r#"[a-z:\\"\n]{1,6}"#,
+        version in prop::sample::select(Version::ALL.to_vec()),
+        acks in any::<bool>(),
+    ) {
+        let fields: Vec<(Bytes, Bytes)> = fields
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
+        let entry = Entry::new(EntryId::new(5, 1), fields);
+        let a = room("a");
+        let of = |envelope: &'static Envelope| {
+            let mut frames = frames(version, envelope);
+            frames.subscribe(&id, "/topic/a", &a, acks);
+            finish(&mut frames, &encode_entry(envelope.coding, &a, &entry))
+        };
+        prop_assert_eq!(of(&TEXT), slowly(&of(&BARE)));
+    }
+
+    /// Where a record says that a version needs nothing else, it's so.
+    #[test]
+    fn as_it_stands_is_as_written_anew(
+        fields in prop::collection::vec(any_field(), 0..5),
+        version in prop::sample::select(Version::ALL.to_vec()),
+    ) {
+        let fields: Vec<(Bytes, Bytes)> = fields
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
+        let entry = Entry::new(EntryId::new(5, 1), fields);
+        for envelope in [&BARE, &TEXT] {
+            let record = encode_entry(envelope.coding, &room("a"), &entry);
+            let Some(Ok(Piece::Record(record))) = Pieces(&record).next() else {
+                panic!("a record");
+            };
+            let (oldest, shared) = record.body.split_first().unwrap();
+            let anew = frames(version, envelope).adapted(shared);
+            let is_older = (version as u8) < *oldest;
+            prop_assert!(is_older || anew == shared);
+        }
+    }
 }
 
 #[test]
@@ -166,7 +258,8 @@ fn gaps_are_told() {
     let mut frames = frames(Version::V12, &BARE);
     let a = room("a");
     frames.subscribe("s", "/topic/a", &a, true);
-    let told = gap(
+    let told = encode_gap(
+        Coding::Bytes,
         &a,
         &Gap {
             after: EntryId::new(1, 0),
