@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -341,8 +342,16 @@ impl Drop for Turn {
 pub(super) struct Probing(Arc<Polled>);
 
 impl Probing {
-    /// Waits until the socket takes over, and runs it.
+    /// Waits until the socket takes over, and runs it. Boxed, as what a probe needs is let go of then.
     pub(super) async fn run(self, taken: Taken) {
+        let talking = Box::pin(self.take_over(taken)).await;
+        if let Some(talking) = talking {
+            talking.await;
+        }
+    }
+
+    /// What runs the socket, once it has taken over.
+    async fn take_over(self, taken: Taken) -> Option<BoxFuture<'static, ()>> {
         let polled = self.0.clone();
         let Taken {
             socket, read_ahead, ..
@@ -353,20 +362,21 @@ impl Probing {
             Ok(Ok(rest)) if !polled.outlet.is_closing() => rest,
             _ => {
                 drop(self);
-                return socket.shutdown(std::net::Shutdown::Both);
+                socket.shutdown(std::net::Shutdown::Both);
+                return None;
             }
         };
         // A request that still brings something is before whatever comes by the socket.
         let Some(client) = polled.client.lock().await.take() else {
-            return socket.shutdown(std::net::Shutdown::Both);
+            socket.shutdown(std::net::Shutdown::Both);
+            return None;
         };
         polled.state.socketio.forget(&polled.key);
         polled.has_moved.store(true, Ordering::Release);
         polled.left.notify_one();
         polled.carrier.move_to(socket.wire());
         client.nudge();
-        drop((self, polled));
-        socket::go_on(client, socket, rest).await;
+        Some(socket::go_on(client, socket, rest))
     }
 }
 
@@ -374,5 +384,21 @@ impl Drop for Probing {
     fn drop(&mut self) {
         let mut inner = self.0.inner();
         (inner.is_probing, inner.is_probed) = (false, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_output<A, B, T>(_: impl FnOnce(A, B) -> T) -> usize {
+        size_of::<T>()
+    }
+
+    /// What is around the loop of a socket that has taken over, for as long as that lives.
+    #[test]
+    fn a_probe_leaves_little_behind() {
+        let future = size_of_output(Probing::run);
+        assert!(future <= 192, "{future} bytes");
     }
 }
