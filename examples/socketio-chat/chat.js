@@ -32,6 +32,8 @@ socket.on('message', ({ event, data }) => {
   if (event === 'broadcast_quit') show(`${data.username} left`, 'notice')
   count()
 })
+// Others come and go on other nodes, in other rooms.
+setInterval(() => socket.connected && count(), 2000)
 socket.on('tailcast:gap', () => show('some messages are missing here', 'notice'))
 
 at('say').addEventListener('submit', (event) => {

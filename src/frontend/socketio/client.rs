@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::Uri;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use smallvec::SmallVec;
@@ -22,7 +23,7 @@ use crate::auth::{AuthError, Identity};
 use crate::frontend::carrier::Carrier;
 use crate::frontend::websocket::Limiter;
 use crate::frontend::websocket::frame::{Opcode, frame};
-use crate::frontend::{FrontendState, SocketQuery};
+use crate::frontend::{ApiError, FrontendState, SocketQuery};
 use crate::relay::close::CloseReason;
 use crate::relay::entry::RoomName;
 use crate::relay::outlet::Outlet;
@@ -35,8 +36,25 @@ pub(super) const SPACES_MAX: usize = 16;
 pub(super) struct Hello {
     /// Who sent it, or why nobody knows.
     pub(super) who: Result<Identity, AuthError>,
-    /// Its query string.
-    pub(super) query: SocketQuery,
+    /// Its query string. As text, as every namespace that is connected needs it, and nobody between.
+    query: Box<str>,
+}
+
+impl Hello {
+    /// Checks the URL; whoever sent the request is known already.
+    pub(super) fn of(uri: &Uri, who: Result<Identity, AuthError>) -> Result<Self, ApiError> {
+        SocketQuery::of(uri)?;
+        Ok(Hello {
+            who,
+            query: uri.query().unwrap_or_default().into(),
+        })
+    }
+
+    /// What its query string asks for.
+    pub(super) fn query(&self) -> Result<SocketQuery, ApiError> {
+        let uri = Uri::try_from(format!("/?{}", self.query));
+        SocketQuery::of(&uri.map_err(|error| ApiError::bad_request(error.to_string()))?)
+    }
 }
 
 /// What comes of something that had to be waited for before the next packet is read.
@@ -44,11 +62,11 @@ pub(super) enum Resumed {
     /// It's known who asks to come in.
     Arrived(Box<Arrival>),
     /// A namespace is open, or will never be.
-    Opened(Box<str>, bool),
+    Opened(Arc<str>, bool),
     /// A room's rules are known, so that this can be done.
-    Asked(Box<str>, Box<Asked>),
+    Asked(Arc<str>, Box<Asked>),
     /// A room is joined.
-    Joined(Box<str>, RoomName),
+    Joined(Arc<str>, RoomName),
     /// Nothing is left to do.
     Done,
 }

@@ -46,7 +46,7 @@ pub(super) struct ConnectAuth {
 
 /// Somebody who asks to come in, once it's known who they are.
 pub(super) struct Arrival {
-    namespace: Box<str>,
+    namespace: Arc<str>,
     auth: ConnectAuth,
     who: Result<Identity, AuthError>,
     signer: Signer,
@@ -123,7 +123,7 @@ impl Client {
             let json = "{\"message\":\"Invalid namespace\"}";
             return self.send(&packet::connect_error(&whole.namespace, json));
         };
-        let at = self.space_for(&whole.namespace, Identity::nobody());
+        let at = self.space_for(whole.namespace.as_str().into(), Identity::nobody());
         let json = serde_json::json!({"sid": sid::public()}).to_string();
         self.send(&packet::write(Kind::Connect, &whole.namespace, None, &json));
         self.send(&packet::write(Kind::Event, &whole.namespace, None, &event));
@@ -132,7 +132,7 @@ impl Client {
     }
 
     /// A place for a namespace: the transport's own, if nobody has it.
-    fn space_for(&mut self, namespace: &str, identity: Identity) -> usize {
+    fn space_for(&mut self, namespace: Arc<str>, identity: Identity) -> usize {
         if self.spaces[0].phase != Phase::Unused {
             let lane = self.spaces[0].lane.carrier().lane(Stamp::default());
             let connection = self.state.relay().connect(lane.clone(), &FORMAT);
@@ -144,7 +144,7 @@ impl Client {
             _ => self.spaces.len() - 1,
         };
         let space = &mut self.spaces[at];
-        space.name = namespace.into();
+        space.name = namespace;
         space.expires = identity.expires();
         space.phase = Phase::Opening;
         // Nobody becomes somebody; that can't fail.
@@ -175,7 +175,7 @@ impl Client {
             Ok(plan) => plan,
             Err((code, message)) => return self.refuse(&namespace, code, &message),
         };
-        let at = self.space_for(&namespace, identity);
+        let at = self.space_for(namespace.clone(), identity);
         let opened = self.spaces[at].begin(plan, signer);
         self.pending = Some(Box::pin(async move {
             // Its sender goes with the joins, when the connection ends.
@@ -191,7 +191,10 @@ impl Client {
         identity: &Identity,
         signer: &Signer,
     ) -> Result<Plan, Refused> {
-        let query = &self.hello.query;
+        let query = &self
+            .hello
+            .query()
+            .map_err(|error| (error.code, error.message))?;
         let presence = switch(
             auth.presence.as_ref(),
             query.presence.as_deref(),
@@ -397,7 +400,7 @@ fn cant(error: &CantJoin) -> Refused {
 /// A namespace whose rooms are being joined.
 struct Opening {
     lane: Arc<Lane<Stamp>>,
-    namespace: Box<str>,
+    namespace: Arc<str>,
     user: Option<String>,
     signer: Signer,
     recovering: Option<(String, Pid, Place)>,
@@ -484,7 +487,10 @@ impl Opening {
             stamp.namespace = self.namespace.clone();
             stamp.sid = pid.sid.into();
             stamp.first = pid.rooms.into_iter().map(|(room, _)| room).collect();
-            stamp.place = Place { name, rooms: began };
+            stamp.place = Place {
+                name,
+                rooms: began.into_iter().collect(),
+            };
             for (_, room, _, outcome) in rooms {
                 if let Err((code, message)) = outcome {
                     let left = serde_json::json!({

@@ -15,7 +15,7 @@ use std::io::Write;
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::pid::Pid;
 use crate::relay::entry::{EntryId, RoomName};
@@ -35,7 +35,7 @@ pub(super) struct Place {
     /// What it called itself when it joined, if it did.
     pub(super) name: Option<Box<str>>,
     /// Its rooms, and the last entry of each that it was sent.
-    pub(super) rooms: Vec<(RoomName, EntryId)>,
+    pub(super) rooms: SmallVec<[(RoomName, EntryId); 1]>,
 }
 
 impl Place {
@@ -44,7 +44,7 @@ impl Place {
     pub(super) fn of(pid: &Pid, offset: Option<&str>) -> Self {
         let start = || Place {
             name: None,
-            rooms: pid.rooms.clone(),
+            rooms: pid.rooms.iter().cloned().collect(),
         };
         let Some(offset) = offset.filter(|offset| offset.len() <= LENGTH_MAX) else {
             return start();
@@ -53,7 +53,7 @@ impl Place {
             // An offset may be one of an earlier connection, and lie before this one's beginning.
             (Ok(id), [(room, first)]) => Place {
                 name: None,
-                rooms: vec![(room.clone(), id.max(*first))],
+                rooms: smallvec![(room.clone(), id.max(*first))],
             },
             (Ok(_), _) => start(),
             (Err(_), _) => read(pid, offset).unwrap_or_else(start),
@@ -103,7 +103,7 @@ fn read(pid: &Pid, offset: &str) -> Option<Place> {
     if of != mark(&pid.sid) {
         return None;
     }
-    let mut rooms: Vec<(RoomName, EntryId)> = Vec::new();
+    let mut rooms: SmallVec<[(RoomName, EntryId); 1]> = SmallVec::new();
     for (at, item) in list.split(',').filter(|item| !item.is_empty()).enumerate() {
         let (id, room) = match item.split_once(' ') {
             Some((id, room)) => (id, RoomName::parse(&decode(room)?).ok()?),

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -27,6 +29,9 @@ const SETTLING: Duration = Duration::from_secs(10);
 
 /// While a request has the client, its deadlines wait so long.
 const BUSY: Duration = Duration::from_millis(500);
+
+/// How long a fetch waits whose client is about to change over to a socket; the reference server's.
+const PROBED: Duration = Duration::from_millis(100);
 
 /// A session that is polled.
 pub(super) struct Polled {
@@ -112,23 +117,27 @@ impl Polled {
     /// Waits for what there is for the client, and takes it.
     pub(super) async fn fetch(self: &Arc<Self>) -> Result<Vec<u8>, Rejected> {
         let mut turn = Turn::fetching(self)?;
+        // Asked for before the look, so that no probe comes unseen between.
+        let released = self.release.notified();
         let is_probed = self.inner().is_probed;
         let taken = if is_probed {
             // The client is about to change over, and waits for this to end. What it would get with
             // it, it would lose if it closed in the same moment; the socket brings that, too.
-            Ok(None)
+            self.changing_over().await
         } else {
             tokio::select! {
                 biased;
                 taken = self.carrier.take() => taken.map(Some),
-                () = self.release.notified() => Ok(None),
+                () = released => Ok(None),
             }
         };
         turn.is_done = true;
         drop(turn);
         let (payload, closes) = match taken {
             Ok(Some(frames)) => payload::from_frames(&frames),
-            Ok(None) | Err(Over::Moved | Over::Closed) => (Vec::new(), false),
+            // Who has changed over does not ask like this any more.
+            Err(Over::Moved) => return Err(Rejected),
+            Ok(None) | Err(Over::Closed) => (Vec::new(), false),
         };
         let mut inner = self.inner();
         let closes = std::mem::replace(&mut inner.closes, closes) || closes;
@@ -141,6 +150,18 @@ impl Polled {
             self.left.notify_one();
         }
         Ok(if closes { CLOSE } else { NOOP }.into())
+    }
+
+    /// Waits a little for a socket that was probed to take over: the word for it may be on its way.
+    async fn changing_over(&self) -> Result<Option<Bytes>, Over> {
+        let released = self.release.notified();
+        if !self.has_moved.load(Ordering::Acquire) {
+            let _ = timeout(PROBED, released).await;
+        }
+        match self.has_moved.load(Ordering::Acquire) {
+            true => Err(Over::Moved),
+            false => Ok(None),
+        }
     }
 
     /// Takes in what the client brings.
@@ -341,8 +362,16 @@ impl Drop for Turn {
 pub(super) struct Probing(Arc<Polled>);
 
 impl Probing {
-    /// Waits until the socket takes over, and runs it.
+    /// Waits until the socket takes over, and runs it. Boxed, as what a probe needs is let go of then.
     pub(super) async fn run(self, taken: Taken) {
+        let talking = Box::pin(self.take_over(taken)).await;
+        if let Some(talking) = talking {
+            talking.await;
+        }
+    }
+
+    /// What runs the socket, once it has taken over.
+    async fn take_over(self, taken: Taken) -> Option<BoxFuture<'static, ()>> {
         let polled = self.0.clone();
         let Taken {
             socket, read_ahead, ..
@@ -353,20 +382,22 @@ impl Probing {
             Ok(Ok(rest)) if !polled.outlet.is_closing() => rest,
             _ => {
                 drop(self);
-                return socket.shutdown(std::net::Shutdown::Both);
+                socket.shutdown(std::net::Shutdown::Both);
+                return None;
             }
         };
         // A request that still brings something is before whatever comes by the socket.
         let Some(client) = polled.client.lock().await.take() else {
-            return socket.shutdown(std::net::Shutdown::Both);
+            socket.shutdown(std::net::Shutdown::Both);
+            return None;
         };
         polled.state.socketio.forget(&polled.key);
         polled.has_moved.store(true, Ordering::Release);
         polled.left.notify_one();
         polled.carrier.move_to(socket.wire());
+        polled.release.notify_waiters();
         client.nudge();
-        drop((self, polled));
-        socket::go_on(client, socket, rest).await;
+        Some(socket::go_on(client, socket, rest))
     }
 }
 
@@ -374,5 +405,21 @@ impl Drop for Probing {
     fn drop(&mut self) {
         let mut inner = self.0.inner();
         (inner.is_probing, inner.is_probed) = (false, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_output<A, B, T>(_: impl FnOnce(A, B) -> T) -> usize {
+        size_of::<T>()
+    }
+
+    /// What is around the loop of a socket that has taken over, for as long as that lives.
+    #[test]
+    fn a_probe_leaves_little_behind() {
+        let future = size_of_output(Probing::run);
+        assert!(future <= 192, "{future} bytes");
     }
 }

@@ -54,20 +54,24 @@ async fn read(socket: &Socket, buffer: &mut Vec<u8>) -> Result<(), Failed> {
     if buffer.len() >= READ {
         return Err(Failed);
     }
-    let mut bytes = [0; READ];
     loop {
-        match socket.try_read(&mut bytes) {
+        match try_read(socket, buffer) {
             Ok(0) => return Err(Failed),
-            Ok(count) => {
-                buffer.extend_from_slice(&bytes[..count]);
-                return Ok(());
-            }
+            Ok(_) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 socket.readable().await.map_err(|_| Failed)?;
             }
             Err(_) => return Err(Failed),
         }
     }
+}
+
+/// Reads by way of the stack: in the future, the bytes would be there for as long as it waits.
+fn try_read(socket: &Socket, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    let mut bytes = [0; READ];
+    let count = socket.try_read(&mut bytes)?;
+    buffer.extend_from_slice(&bytes[..count]);
+    Ok(count)
 }
 
 /// The first frame of some bytes, if it's whole: final, masked, and short.

@@ -17,8 +17,7 @@ use super::{Key, socket};
 use crate::frontend::forward::{self, Hop};
 use crate::frontend::websocket::{Handshake, frame};
 use crate::frontend::{
-    ApiError, FrontendState, Run, SocketQuery, check_long_lived, identify, query, takeover,
-    wants_socket,
+    ApiError, FrontendState, Run, check_long_lived, identify, query, takeover, wants_socket,
 };
 use crate::relay::close::CloseReason;
 
@@ -169,10 +168,8 @@ async fn begin(
     parts: &mut Parts,
     is_socket: bool,
 ) -> Result<Response, Failed> {
-    let hello = Hello {
-        query: SocketQuery::of(&parts.uri)?,
-        who: identify::socket(&state, parts).await?,
-    };
+    let who = identify::socket(&state, parts).await?;
+    let hello = Hello::of(&parts.uri, who)?;
     let sid = Sid::new(state.people.process());
     if !is_socket {
         let (_, opening) = Polled::begin(&state, hello, sid.secret, &sid.text());
@@ -180,7 +177,7 @@ async fn begin(
     }
     let head = Handshake::of(&parts.headers)?.head(None);
     let sid = sid.text();
-    let run: Run = Box::new(move |taken| Box::pin(socket::run(state, hello, sid, taken)));
+    let run: Run = Box::new(move |taken| socket::run(state, hello, &sid, taken));
     Ok(takeover::leave_http(parts, head, run).await)
 }
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::client::{Client, Hello};
@@ -11,7 +13,7 @@ use super::payload::{Packet, text_packet};
 use super::{Settings, opening};
 use crate::frontend::carrier::Carrier;
 use crate::frontend::websocket::{self, Dialogue, Inbound, Times};
-use crate::frontend::{FrontendState, Taken};
+use crate::frontend::{FrontendState, Socket, Taken};
 use crate::metrics::Kind;
 use crate::relay::close::CloseReason;
 use crate::relay::outlet::Outlet;
@@ -22,27 +24,29 @@ pub(super) struct Talk {
     heartbeat: Heartbeat,
 }
 
-/// Runs a session that begins with a WebSocket, to its end.
-pub(super) async fn run(state: Arc<FrontendState>, hello: Hello, sid: String, taken: Taken) {
+/// Runs a session that begins with a WebSocket, to its end. As all that an idle socket keeps is what
+/// comes back, this is no `async fn`, which would keep its arguments as well.
+pub(super) fn run(
+    state: Arc<FrontendState>,
+    hello: Hello,
+    sid: &str,
+    taken: Taken,
+) -> BoxFuture<'static, ()> {
     let carrier = Carrier::over(taken.socket.wire());
-    let client = Client::new(state.clone(), &carrier, hello);
-    client.send(&opening(&state.settings.socketio, &sid, false));
-    go_on(client, taken.socket, taken.read_ahead).await;
+    let client = Client::new(state, &carrier, hello);
+    client.send(&opening(&client.state.settings.socketio, sid, false));
+    go_on(client, taken.socket, taken.read_ahead)
 }
 
 /// Goes on over a WebSocket with a client that may have begun otherwise.
-pub(super) async fn go_on(
-    client: Client,
-    socket: crate::frontend::Socket,
-    read_ahead: bytes::Bytes,
-) {
+pub(super) fn go_on(client: Client, socket: Socket, read_ahead: Bytes) -> BoxFuture<'static, ()> {
     let settings = &client.state.settings.socketio;
     let (interval, max_payload) = (settings.ping_interval, settings.max_payload);
     let talk = Talk {
         client,
         heartbeat: Heartbeat::new(Instant::now(), interval),
     };
-    websocket::run(socket, read_ahead, max_payload, Kind::Socketio, talk).await;
+    websocket::run(socket, read_ahead, max_payload, Kind::Socketio, talk)
 }
 
 impl Talk {
@@ -120,5 +124,23 @@ impl Dialogue for Talk {
             pong: self.settings().ping_timeout,
             idle: self.client.state.settings.idle_timeout,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frontend::carrier::Lane;
+    use crate::frontend::socketio::stamp::Stamp;
+
+    #[test]
+    fn idle_sockets_are_small() {
+        let sizes = [
+            websocket::size_of_loop::<Talk>(),
+            size_of::<Hello>(),
+            size_of::<Lane<Stamp>>(),
+            size_of::<Carrier>(),
+        ];
+        assert!(sizes.iter().sum::<usize>() <= 1_728, "{sizes:?} bytes");
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::packet::{self, Kind};
@@ -29,12 +30,12 @@ pub(super) enum Phase {
 
 /// One namespace of one client.
 pub(super) struct Space {
-    pub(super) name: Box<str>,
+    pub(super) name: Arc<str>,
     pub(super) session: Session,
     pub(super) lane: Arc<Lane<Stamp>>,
     pub(super) phase: Phase,
     /// Its rooms in the order they were joined in, but for its inbox. It speaks in the last one.
-    pub(super) rooms: Vec<RoomName>,
+    pub(super) rooms: SmallVec<[RoomName; 1]>,
     /// Whether its room is one that it never named. The first that it names takes its place.
     pub(super) is_makeshift: bool,
     /// What the client calls itself, once it has said so.
@@ -48,11 +49,11 @@ pub(super) struct Space {
 impl Space {
     pub(super) fn new(session: Session, lane: Arc<Lane<Stamp>>) -> Self {
         Space {
-            name: Box::default(),
+            name: Arc::default(),
             session,
             lane,
             phase: Phase::Unused,
-            rooms: Vec::new(),
+            rooms: SmallVec::new(),
             is_makeshift: false,
             username: None,
             greeted: Vec::new(),
@@ -146,12 +147,12 @@ impl Space {
         if matches!(self.phase, Phase::Opening | Phase::Open) {
             self.phase = Phase::Over;
         }
-        self.lane.with(|stamp| stamp.namespace = Box::default());
+        self.lane.with(|stamp| stamp.namespace = Arc::default());
         let rooms = self.lane.with(|stamp| std::mem::take(&mut stamp.place));
         for (room, _) in rooms.rooms {
             self.session.leave(&room);
         }
-        self.rooms = Vec::new();
+        self.rooms = SmallVec::new();
         self.expires = None;
         // It may have been held back for rooms that are not joined any more.
         let _ = self.lane.uncork(&[]);
@@ -167,7 +168,7 @@ impl Space {
 /// Answers events of a namespace, if they ask for it.
 #[derive(Debug, Clone)]
 pub(super) struct Reply {
-    pub(super) namespace: Box<str>,
+    pub(super) namespace: Arc<str>,
     /// The number of the event.
     pub(super) ack: Option<u64>,
 }

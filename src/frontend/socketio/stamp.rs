@@ -1,5 +1,9 @@
 //! [`Stamp`]: finishes a namespace's packets, with its name in front and the offset behind.
 
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
 use super::offset::{Offset, Place};
 use super::packet::{Kind as PacketKind, MAIN, head};
 use super::told::{Body, close_parts, event};
@@ -13,11 +17,11 @@ use crate::relay::entry::{EntryId, RoomName};
 #[derive(Debug, Default)]
 pub(super) struct Stamp {
     /// The namespace; empty before one is connected, and after.
-    pub(super) namespace: Box<str>,
+    pub(super) namespace: Arc<str>,
     /// The public socket ID.
     pub(super) sid: Box<str>,
     /// The rooms of the client's pid.
-    pub(super) first: Box<[RoomName]>,
+    pub(super) first: SmallVec<[RoomName; 1]>,
     /// Where it stands.
     pub(super) place: Place,
     /// Whether the connection ends with this namespace.
@@ -100,7 +104,7 @@ impl Stamp {
             let disconnect = head(PacketKind::Disconnect, false, 0, &self.namespace, None);
             text_frame(&[disconnect.as_bytes()], out);
         }
-        self.namespace = Box::default();
+        self.namespace = Arc::default();
         if self.is_main {
             out.extend_from_slice(frame);
         }
@@ -227,7 +231,8 @@ mod tests {
         let mut one = stamp("/", &["a"]);
         let own = [("event", "draw"), ("args", "[1]"), ("socket", "abcdefgh")];
         assert_eq!(finish(&mut one, &entry("a", 5, &own)), "");
-        assert_eq!(one.place.rooms, [(room("a"), EntryId::new(5, 0))]);
+        let at = [(room("a"), EntryId::new(5, 0))];
+        assert_eq!(one.place.rooms.as_slice(), at);
     }
 
     #[test]

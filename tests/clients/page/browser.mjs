@@ -50,7 +50,7 @@ export async function run(script, expected = []) {
     timeout: PATIENCE,
   })
   const complaints = []
-  const open = async (user, { path = '/?room=lobby', token, prepare, ...options } = {}) => {
+  const open = async (user, { path = '/?room=lobby', from = base, token, prepare, ...options } = {}) => {
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options })
     context.setDefaultTimeout(PATIENCE)
     if (token) await context.addCookies([{ name: 'token', value: token, url: base, httpOnly: true, sameSite: 'Lax' }])
@@ -66,7 +66,7 @@ export async function run(script, expected = []) {
       if (message.type() === 'error') complaints.push(`${message.text()} ${message.location().url}`)
     })
     page.on('pageerror', (error) => complaints.push(`${error.stack}`))
-    await page.goto(base + path)
+    await page.goto(from + path)
     return page
   }
   try {

@@ -1,8 +1,9 @@
 //! `examples/socketio-chat`: its clients through its nginx, on three nodes, with sticky sessions and
-//! without.
+//! without, and its page in a real Chromium.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use serde_json::json;
 
 use super::{ask, connect, emit, message, start};
 use crate::harness::PATIENCE;
+use crate::harness::clients::Program;
 use crate::harness::http;
 use crate::harness::node::Node;
 
@@ -23,26 +25,41 @@ struct Nginx {
 
 impl Nginx {
     fn start(nodes: &[&Node], sticky: &str) -> Self {
+        let servers = nodes.iter().map(|node| server(node, ""));
+        Self::before(&servers.collect::<String>(), sticky)
+    }
+
+    /// One that sends everybody to the same node, as long as that lives.
+    fn preferring(at: usize, nodes: &[&Node]) -> Self {
+        let servers = nodes.iter().enumerate().map(|(number, node)| {
+            let role = if number == at { "" } else { "backup" };
+            server(node, role)
+        });
+        Self::before(&servers.collect::<String>(), "")
+    }
+
+    fn before(servers: &str, sticky: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/socketio-chat");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let example = root.join("examples/socketio-chat");
         let conf = fs::read_to_string(example.join("nginx.conf")).unwrap();
-        let servers: Vec<String> = nodes
-            .iter()
-            .map(|node| {
-                format!(
-                    "server 127.0.0.1:{} max_fails=1 fail_timeout=1s;",
-                    node.port()
-                )
-            })
-            .collect();
+        // Started by root, nginx reads them as somebody else.
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let pages = dir.path().join("pages");
+        fs::create_dir(&pages).unwrap();
+        for name in ["index.html", "chat.css", "chat.js"] {
+            fs::copy(example.join(name), pages.join(name)).unwrap();
+        }
+        let client = "tests/clients/node_modules/socket.io-client/dist/socket.io.min.js";
+        fs::copy(root.join(client), pages.join("socket.io.js")).unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         drop(listener);
         let conf = conf
             .replace("# STICKY", sticky)
-            .replace("# NODES", &servers.join(" "))
+            .replace("# NODES", servers)
             .replace("LISTEN", &format!("127.0.0.1:{port}"))
-            .replace("PAGES", example.to_str().unwrap());
+            .replace("PAGES", pages.to_str().unwrap());
         fs::create_dir(dir.path().join("tmp")).unwrap();
         fs::write(dir.path().join("nginx.conf"), conf).unwrap();
         let child = Command::new("nginx")
@@ -79,6 +96,11 @@ impl Drop for Nginx {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = self.child.wait();
     }
+}
+
+fn server(node: &Node, role: &str) -> String {
+    let port = node.port();
+    format!("server 127.0.0.1:{port} max_fails=1 fail_timeout=1s {role};\n")
 }
 
 fn check(sticky: &str) {
@@ -162,4 +184,28 @@ fn without_sticky_sessions() {
 #[test]
 fn with_sticky_sessions() {
     check("ip_hash;");
+}
+
+#[test]
+fn its_page_in_a_browser() {
+    let (_redis, mut nodes) = start::<3>(&[]);
+    let [one, other, third] = &nodes;
+    let all = [one, other, third];
+    let balancers = [0, 1, 2].map(|at| Nginx::preferring(at, &all));
+    let urls = balancers.iter().map(Nginx::url);
+    let urls: Vec<String> = urls.chain(all.map(|node| node.url(""))).collect();
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let mut program = Program::node("socketio-chat/page.mjs", &urls);
+    loop {
+        let event = program.json();
+        let number = event["node"].as_u64();
+        match event["event"].as_str().unwrap() {
+            "step" => continue,
+            "passed" => return,
+            "kill" => nodes[number.unwrap() as usize].kill9(),
+            "restart" => nodes[number.unwrap() as usize].restart(),
+            _ => panic!("{event}"),
+        }
+        program.say("{}");
+    }
 }
