@@ -181,10 +181,13 @@ export type Act =
   | { act: 'unmute' | 'unban'; user: string; reason?: string }
   | { act: 'delete'; id: EntryId; reason?: string }
   | { act: 'delete'; user: string; reason?: string }
-  | { act: 'close' | 'open' | 'unpin' | 'unannounce'; reason?: string }
+  | { act: 'close' | 'open' | 'unpin' | 'unannounce' | 'untopic'; reason?: string }
   | { act: 'slow'; seconds: number; reason?: string }
   | { act: 'pin'; id: EntryId }
   | { act: 'pin' | 'announce' | 'topic'; message: string }
+  /** A name has 1 to 64 of a-z, 0-9, `_` and `-`; a value at most 1,000 bytes. */
+  | { act: 'property'; name: string; value: string }
+  | { act: 'unproperty'; name: string }
 
 export interface Done {
   room: string
@@ -211,7 +214,7 @@ export declare class Room extends Emitter<RoomEvents> {
   readonly count: number
   readonly reactions: ReadonlyMap<string, number>
   readonly info: RoomInfo
-  /** Resolves once it's joined for the first time; rejects if it's refused. */
+  /** Resolves once it's joined for the first time; rejects if it's refused, with the same error as `error`. */
   readonly ready: Promise<Room>
   publish(message: Message, options?: PublishOptions): Promise<Published>
   react(reaction: string): void
@@ -228,6 +231,8 @@ export declare class Client extends Emitter<ClientEvents> {
   /** What is sent to this user. */
   readonly inbox: Room | null
   readonly rooms: Room[]
+  /** A room at once; of a client that was sent away for good, one that is `refused`. Throws a RefusedError for what
+   * can be no room or position, and a ClosedError after `close()`. */
   join(room: string, options?: { from?: Position; presence?: boolean }): Room
   publish(room: string, message: Message, options?: PublishOptions): Promise<Published>
   sendTo(user: string, message: Message, options?: PublishOptions): Promise<Published>

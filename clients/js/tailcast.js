@@ -306,6 +306,8 @@ class Client extends Emitter {
   #refilled = 0
   #scheduled = false
   #unlisten = () => {}
+  /** Why a node sent the client away for good. */
+  #ended = null
 
   constructor(urls, options) {
     super()
@@ -324,13 +326,20 @@ class Client extends Emitter {
     if (this.user && this.inbox) this.#schedule()
   }
 
-  /** Joins a room, or gives the one that was joined already. */
+  /**
+   * Joins a room, or gives the one that was joined already. Of a client that was sent away for good, it's
+   * refused as the others are; after `close()` there is none.
+   */
   join(name, { from, presence } = {}) {
-    if (this.state === 'closed') throw new ClosedError('closed', 'the client is closed')
+    if (this.state === 'closed' && !this.#ended) throw new ClosedError('closed', 'the client is closed')
     const known = this.#rooms.get(name)
     if (known) return known
     check(name, from)
     const room = new Room(this, name, { from, presence })
+    if (this.#ended) {
+      room._to('refused', this.#ended)
+      return room
+    }
     this.#rooms.set(name, room)
     if (this.#isOpen) this.#sendJoin(room)
     else this.#schedule()
@@ -788,11 +797,15 @@ class Client extends Emitter {
     if (this.state === 'closed') return
     this.#drop()
     this.#unlisten()
-    this.#to('closed', { error: error instanceof ClosedError ? null : error, code: error.code, reason: error.message })
+    this.#ended = error instanceof ClosedError ? null : error
+    this.#to('closed', { error: this.#ended, code: error.code, reason: error.message })
     for (const request of [...this.#requests.values()]) {
       this.#fail(request, new ClosedError(error.code, error.message, { room: request.frame.room }))
     }
-    for (const room of [...this.#rooms.values(), ...(this.inbox ? [this.inbox] : [])]) room._to('left')
+    for (const room of [...this.#rooms.values(), ...(this.inbox ? [this.inbox] : [])]) {
+      if (this.#ended) room._to('refused', this.#ended)
+      else room._to('left')
+    }
     this.#rooms.clear()
   }
 

@@ -46,6 +46,7 @@ pub(crate) async fn me(
         Mode::Cookie => "cookie".into(),
     };
     me["accounts"] = state.accounts.get().is_some().into();
+    me["default_room"] = state.settings.default_room.as_str().into();
     if let Some(room) = &room {
         let rights = identity.rights(room);
         let words: Vec<Value> = rights.iter().map(|right| right.as_str().into()).collect();

@@ -1,7 +1,7 @@
 // The chat page: puts its parts together. The client does what is hard: it resumes, repeats and dedupes.
 import { compareIds, connect } from './tailcast.js'
 import { Composer } from './composer.js'
-import { arrange, avatar, byId, h, icon, paintAvatar, toast } from './dom.js'
+import { arrange, avatar, byId, h, icon, kept, paintAvatar, toast } from './dom.js'
 import { Inbox } from './inbox.js'
 import { MessageList } from './messages.js'
 import { Moderation } from './moderation.js'
@@ -22,6 +22,8 @@ const LEADERS = new Set(['host', 'cohost', 'moderator'])
 
 const who = await enter()
 const me = who.user ?? null
+/** The key that the last room visited is kept under. */
+const LAST_ROOM = `room.${me ?? ''}`
 const client = connect(base, { user: me ?? undefined, inbox: me ? 'last:200' : false })
 
 const READ_ONLY = me || !who.accounts ? 'You can read here, but not write.' : 'You can read here.'
@@ -71,7 +73,13 @@ client.on('state', onConnection)
 client.on('error', (error) => toast(error.message, 'bad'))
 document.addEventListener('visibilitychange', () => document.hidden || seen())
 onPlace(arrive)
-start({ kind: 'room', name: 'lobby' })
+start(firstRoom)
+
+/** Where one comes in who said no place: the room of the last visit, the liveliest one, or the node's own. */
+async function firstRoom() {
+  const name = kept.read(LAST_ROOM) ?? (await rooms.latest()) ?? who.default_room ?? 'lobby'
+  return { kind: 'room', name }
+}
 
 /** Comes to a room or a conversation. */
 async function arrive(place) {
@@ -105,7 +113,12 @@ function arriveAtTalk(user) {
   people.hide()
   byId('app').classList.add('in-talk')
   reactions.reset(false)
-  messages.show(talk.timeline, `You and ${user}`)
+  const opened = talk
+  messages.show(talk.timeline, `You and ${user}`, () =>
+    opened.isNew || opened.timeline.items.length === 0
+      ? `This is the beginning of your conversation with ${user}.`
+      : `Your conversation with ${user} begins here; nothing older is kept.`,
+  )
 }
 
 async function arriveInRoom(place) {
@@ -132,6 +145,7 @@ function joinRoom(place, timeline, options) {
   try {
     joined = client.join(place.name, options)
   } catch (error) {
+    rooms.forget(place.name)
     return refuse('There can be no such room', error.message)
   }
   room = joined
@@ -158,16 +172,22 @@ function joinRoom(place, timeline, options) {
   room.on('state', ({ state, error }) => {
     if (state === 'joined') {
       times += 1
+      kept.write(LAST_ROOM, place.name)
       if (times === 1) onFirst(joined, timeline)
       else sync(joined, timeline)
     }
-    if (state !== 'refused' || room !== joined) return
+    // Where the whole client was sent away, the page says so.
+    if (state !== 'refused' || room !== joined || client.state === 'closed') return
     room = null
     // What rights there are is not always known before.
     if (error.code === 'forbidden' && options.from !== 'now') return joinRoom(place, timeline, { from: 'now', presence: false })
+    // Whoever comes without a place begins elsewhere.
+    if (error.code === 'bad_room') rooms.forget(place.name)
+    if (kept.read(LAST_ROOM) === place.name) kept.write(LAST_ROOM, null)
     const title = { banned: 'You are banned from this room', forbidden: 'You may not come in here' }[error.code]
     refuse(title ?? 'This room can’t be joined', error.message)
   })
+  if (joined.state === 'refused') refuse('The server sent us away', joined.error.message)
 }
 
 /** With little in the room, there is nothing older to ask for. */
@@ -220,16 +240,17 @@ async function onSend(text) {
   const place = here()
   if (talk) {
     const { user, timeline } = talk
-    await timeline.send(text, (words, key) => inbox.send(user, words, key))
+    await timeline.send(text, (words, key, patiently) => inbox.send(user, words, key, patiently))
     rooms.show()
     return
   }
   if (!room) return
-  const { name, timeline, info } = room
-  const error = await timeline.send(text, (words, key) => client.publish(name, words, { key }))
-  if (!isHere(place)) return
-  if (error?.retryMs && error.code !== 'too_fast') composer.wait(error.retryMs)
-  else if (!error && info.slow && !LEADERS.has(role) && who.auth !== 'none') composer.wait(info.slow * 1000)
+  const joined = room
+  const { name, timeline } = room
+  const onWait = ({ code, retryMs }) => code === 'slow_mode' && isHere(place) && composer.wait(retryMs)
+  const error = await timeline.send(text, (words, key) => client.publish(name, words, { key }), onWait)
+  const { slow } = joined.info
+  if (!error && slow && isHere(place) && !LEADERS.has(role) && who.auth !== 'none') composer.wait(slow * 1000)
 }
 
 function onNew(entry) {
@@ -248,15 +269,15 @@ function seen() {
 
 function showTitle() {
   const place = here()
+  if (!place) return
   const name = place.kind === 'dm' ? place.name : `#${place.name}`
   document.title = `${unseen > 0 ? `(${unseen}) ` : ''}${name} · tailcast`
 }
 
 function onTalk(changed, entry = null) {
-  if (entry && talk === changed && !document.hidden) return inbox.read(changed)
-  const isNews = entry && talk !== changed && Date.now() - Number(entry.id.split('-')[0]) < 20_000
+  if (changed.unread > 0 && talk === changed && !document.hidden) return inbox.read(changed)
   // Beside the room, the list shows it.
-  if (isNews && matchMedia('(max-width: 759px)').matches) toast(`${changed.user} wrote to you`)
+  if (entry && talk !== changed && matchMedia('(max-width: 759px)').matches) toast(`${changed.user} wrote to you`)
   const hasNews = inbox.talks.some(({ unread }) => unread > 0)
   byId('rooms-open').classList.toggle('has-news', hasNews)
   byId('rooms-open').setAttribute('aria-label', `Rooms and conversations${hasNews ? ', with something new' : ''}`)
@@ -309,6 +330,7 @@ function onModerated({ act, until, reason }) {
   const left = until ? Math.max(0, until - Date.now()) : 0
   if (what) {
     const text = `${what}${until ? ` for ${spell(Math.ceil(left / 1000))}` : ''}${reason ? `: ${reason}` : '.'}`
+    composer.silence(act === 'ban' ? null : `${what}.`)
     banners.set('moderated', h('div', { class: 'banner bad', role: 'alert' }, icon('lock'), h('div', { class: 'banner-body' }, text)))
     // A timer takes at most so long; a mute of weeks is lifted by hand, or on the next visit.
     if (until && left < 2_000_000_000) setTimeout(() => clearModerated(), left)
@@ -318,6 +340,7 @@ function onModerated({ act, until, reason }) {
 
 function clearModerated() {
   banners.delete('moderated')
+  composer.silence(null)
   showBanners()
 }
 

@@ -14,6 +14,7 @@ export class Composer {
   #drafts = new Map()
   #place = null
   #blocked = null
+  #silenced = null
   #waitUntil = new Map()
   #timer
   #onSend
@@ -42,12 +43,19 @@ export class Composer {
     this.#text.value = this.#drafts.get(place) ?? ''
     this.#text.placeholder = label
     byId('composer-label').textContent = label
+    this.#silenced = null
     this.block(null)
   }
 
   /** Lets nothing be written, and says why; or again, with null. */
   block(reason) {
     this.#blocked = reason
+    this.#show()
+  }
+
+  /** Says why what is written is refused, whatever else there is to wait for; or no longer, with null. */
+  silence(reason) {
+    this.#silenced = reason
     this.#show()
   }
 
@@ -79,11 +87,12 @@ export class Composer {
     const left = this.#left()
     this.#text.disabled = this.#blocked !== null
     this.#send.disabled = this.#blocked !== null || left > 0 || this.#text.value.trim() === ''
-    this.#send.replaceChildren(left > 0 ? h('span', { class: 'countdown' }, String(left)) : icon('send'))
-    this.#send.setAttribute('aria-label', left > 0 ? `Send, in ${left} s` : 'Send')
-    const note = this.#blocked ?? (left > 0 ? `Slow mode: the next message can go in ${spell(left)}.` : '')
+    const counts = left > 0 && !this.#silenced
+    this.#send.replaceChildren(counts ? h('span', { class: 'countdown' }, String(left)) : icon('send'))
+    this.#send.setAttribute('aria-label', counts ? `Send, in ${left} s` : 'Send')
+    const note = this.#blocked ?? this.#silenced ?? (left > 0 ? `Slow mode: the next message can go in ${spell(left)}.` : '')
     // Each second would be read aloud otherwise.
-    if (left > 0 && this.#note.textContent.startsWith('Slow mode')) this.#note.setAttribute('aria-live', 'off')
+    if (counts && this.#note.textContent.startsWith('Slow mode')) this.#note.setAttribute('aria-live', 'off')
     else this.#note.removeAttribute('aria-live')
     if (this.#note.textContent !== note) this.#note.textContent = note
     this.#text.style.height = 'auto'

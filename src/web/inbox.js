@@ -1,28 +1,36 @@
 // Direct messages. Everything sent to a user is in one stream of theirs; here it is taken apart by whom
 // it is with. What one writes oneself goes to the other, and a copy into the own stream, so that one's
 // other devices have it, too, and it is there tomorrow.
-import { compareIds } from './tailcast.js'
+import { compareIds, timeOf } from './tailcast.js'
 import { kept } from './dom.js'
 import { Timeline } from './timeline.js'
 
 /** Pages of the stream to look through for one conversation, each time its older messages are asked for. */
 const PAGES = 5
 
+/** What came longer ago is counted, but no longer announced, in ms: a device new to all of it would announce it all. */
+const FRESH = 20_000
+
+const isAfter = (id, last) => !last || compareIds(id, last) > 0
+
 export class Inbox {
   #client
   #me
   #talks = new Map()
   #read
+  #told
   #oldest = null
   #hasOlder = true
   #onChange
 
-  /** `onChange(talk)` is called when a conversation has something new. */
+  /** `onChange(talk, entry)` is called when a conversation has changed, with the entry that is news, if one is. */
   constructor(client, me, onChange) {
     this.#client = client
     this.#me = me
     this.#onChange = onChange
+    // The last ID that was read, and the last that was announced, by whom one talks to.
     this.#read = kept.read(`read.${me}`) ?? {}
+    this.#told = kept.read(`told.${me}`) ?? {}
     client.inbox.on('entry', (entry) => this.#onEntry(entry))
     client.inbox.on('gap', (gap) => {
       for (const talk of this.#talks.values()) talk.timeline.gap(gap)
@@ -42,7 +50,7 @@ export class Inbox {
   talk(user) {
     let talk = this.#talks.get(user)
     if (!talk) {
-      talk = { user, unread: 0, timeline: new Timeline(this.#me, () => this.#older(user)) }
+      talk = { user, unread: 0, isNew: false, timeline: new Timeline(this.#me, () => this.#older(user)) }
       talk.timeline.looksBack = true
       this.#talks.set(user, talk)
     }
@@ -52,22 +60,26 @@ export class Inbox {
   /** It was read to its end. */
   read(talk) {
     const { newest } = talk.timeline
+    if (newest) this.#readTo(talk, newest)
     talk.unread = 0
-    if (newest && this.#read[talk.user] !== newest) {
-      this.#read[talk.user] = newest
-      kept.write(`read.${this.#me}`, this.#read)
-    }
     this.#onChange(talk)
   }
 
-  /** Writes to the other. */
-  async send(user, text, key) {
+  #readTo(talk, id) {
+    talk.unread = 0
+    if (!isAfter(id, this.#read[talk.user])) return
+    this.#read[talk.user] = id
+    kept.write(`read.${this.#me}`, this.#read)
+  }
+
+  /** Writes to the other; `patiently(publish)` waits for its turn where messages come too fast. */
+  async send(user, text, key, patiently) {
     const fields = { message: text, to: user }
     const sent = await this.#client.sendTo(user, fields, { key })
     if (user === this.#me) return sent
     try {
       // Under a key that follows from the first one's, so that a retry makes no second copy.
-      return await this.#client.sendTo(this.#me, fields, { key: `${sent.id}-copy` })
+      return await patiently(() => this.#client.sendTo(this.#me, fields, { key: `${sent.id}-copy` }))
     } catch {
       // It has arrived; only this device knows.
       return sent
@@ -88,9 +100,19 @@ export class Inbox {
     const talk = this.talk(user)
     talk.timeline.append(entry)
     const isOwn = entry.fields.user === this.#me
-    const seen = this.#read[user]
-    if (!isOwn && (!seen || compareIds(entry.id, seen) > 0)) talk.unread += 1
-    this.#onChange(talk, isOwn ? null : entry)
+    // Who has answered, here or on another device, has read what came before.
+    if (isOwn) this.#readTo(talk, entry.id)
+    const isUnread = !isOwn && isAfter(entry.id, this.#read[user])
+    if (isUnread) talk.unread += 1
+    this.#onChange(talk, isUnread && this.#isNews(user, entry.id) ? entry : null)
+  }
+
+  /** Whether it's announced now: every load of the page replays what came, and tells of it once. */
+  #isNews(user, id) {
+    if (!isAfter(id, this.#told[user])) return false
+    this.#told[user] = id
+    kept.write(`told.${this.#me}`, this.#told)
+    return Date.now() - timeOf(id) < FRESH
   }
 
   /** Older entries of one conversation; those of others on the way are kept for them. */
@@ -107,6 +129,8 @@ export class Inbox {
         if (other && other !== user) this.talk(other).timeline.prepend(entry)
       }
     }
+    const talk = this.talk(user)
+    talk.isNew ||= !this.#hasOlder && found.length + talk.timeline.items.length === 0
     return { entries: found, hasOlder: this.#hasOlder }
   }
 }

@@ -17,6 +17,13 @@ const GAP_TEXT = {
   rewound: 'The room lost its newest messages, and goes on from here.',
 }
 
+/** Why a message waits for its turn. */
+const WAIT_TEXT = {
+  too_fast: 'Faster than is allowed here:',
+  room_too_fast: 'Many are writing here:',
+  slow_mode: 'Slow mode:',
+}
+
 export class MessageList {
   #box = byId('messages')
   #list = byId('list')
@@ -28,6 +35,7 @@ export class MessageList {
   #days = new Map()
   #roles = new Map()
   #sticks = true
+  #beginning
   #unseen = 0
   #drawing = false
   #pausedUntil = 0
@@ -45,8 +53,9 @@ export class MessageList {
     setInterval(() => this.#tick(), 30_000)
   }
 
-  /** Shows a timeline; `title` is what its beginning says. */
-  show(timeline, title) {
+  /** Shows a timeline; `title` is what its beginning says, and `beginning(isEmpty)` the text below that. */
+  show(timeline, title, beginning = (isEmpty) => (isEmpty ? 'Nobody has said anything yet.' : 'Nothing older is kept.')) {
+    this.#beginning = beginning
     this.#timeline?.onChange(() => {})
     this.#timeline = timeline
     this.#days.clear()
@@ -113,7 +122,7 @@ export class MessageList {
     if (timeline.isLoading) children.push(this.#loading)
     else if (!timeline.hasOlder) {
       const isEmpty = timeline.items.length + timeline.pending.length === 0
-      this.#begin.lastChild.textContent = isEmpty ? 'Nobody has said anything yet.' : 'Nothing older is kept.'
+      this.#begin.lastChild.textContent = this.#beginning(isEmpty)
       children.push(this.#begin)
     }
     let before = null
@@ -229,7 +238,7 @@ export class MessageList {
     )
     return h(
       'li',
-      { class: `message ${isOwn ? 'own' : ''} ${item.state}`, tabIndex: -1, data },
+      { class: `message ${isOwn ? 'own' : ''} ${item.state === 'waiting' ? 'pending' : item.state}`, tabIndex: -1, data },
       avatar(item.user ?? '?'),
       h('span', { class: 'side-time', 'aria-hidden': 'true' }, clockTime(item.time)),
       h(
@@ -246,6 +255,7 @@ export class MessageList {
   /** What became of a message that was written here. */
   #fate(item) {
     if (item.state === 'pending') return h('p', { class: 'fate' }, h('span', { class: 'spinner' }), 'sending…')
+    if (item.state === 'waiting') return this.#waits(item)
     if (item.state !== 'failed') return null
     const retry = h('button', { type: 'button', class: 'link', onclick: () => this.#timeline.retry(item) }, 'Try again')
     const discard = h('button', { type: 'button', class: 'link', onclick: () => this.#timeline.discard(item) }, 'Discard')
@@ -257,6 +267,19 @@ export class MessageList {
     }
     count()
     return h('p', { class: 'fate', role: 'alert' }, `Not sent: ${item.error.message}. `, retry, discard)
+  }
+
+  /** It goes by itself, as soon as it may. */
+  #waits(item) {
+    const text = h('span')
+    const count = () => {
+      const left = Math.ceil((item.sendAt - Date.now()) / 1000)
+      text.textContent = left > 1 ? `${WAIT_TEXT[item.error.code]} sent in ${left} s. ` : 'sending…'
+      if (item.state === 'waiting' || item.state === 'pending') setTimeout(count, 250)
+    }
+    count()
+    const discard = h('button', { type: 'button', class: 'link', onclick: () => this.#timeline.discard(item) }, 'Discard')
+    return h('p', { class: 'fate' }, h('span', { class: 'spinner' }), text, discard)
   }
 
   /** Up and down through the messages, Enter for what can be done with one. */

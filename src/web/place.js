@@ -37,10 +37,12 @@ function arrive(place) {
   for (const listener of listeners) listener(place)
 }
 
-/** Begins where the URL says, or else at `otherwise`. */
-export function start(otherwise) {
-  addEventListener('popstate', () => arrive(read(location.search) ?? otherwise))
+/** Begins where the URL says, or else where `otherwise()` does. */
+export async function start(otherwise) {
+  addEventListener('popstate', async () => arrive(read(location.search) ?? (await otherwise())))
   const asked = read(location.search)
-  if (asked) arrive(asked)
-  else go(otherwise, { replace: true })
+  if (asked) return arrive(asked)
+  const place = await otherwise()
+  // One may have gone somewhere meanwhile.
+  if (!current) go(place, { replace: true })
 }

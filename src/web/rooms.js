@@ -7,6 +7,9 @@ import { go, here, isHere, linkTo } from './place.js'
 /** How often the counts are asked for, in ms. */
 const EVERY = 4_000
 
+/** How long to wait for the list before going to a room without it, in ms. */
+const LIST_WAIT = 3_000
+
 /** Rooms asked for at most, when the server lists them by pages. */
 const ROOMS_MAX = 300
 
@@ -44,6 +47,20 @@ export class Rooms {
   visit(name) {
     this.#visited.add(name)
     this.show()
+  }
+
+  /** There can be no such room. */
+  forget(name) {
+    this.#visited.delete(name)
+    this.#rooms.delete(name)
+    this.show()
+  }
+
+  /** The room with the newest entry; null if no room has any, or the list doesn't come. */
+  async latest() {
+    await Promise.race([this.#load(), new Promise((resolve) => setTimeout(resolve, LIST_WAIT))])
+    const rooms = [...this.#rooms.values()].filter(({ room, last }) => last && !room.startsWith('@'))
+    return rooms.reduce((best, room) => (best && compareIds(best.last, room.last) >= 0 ? best : room), null)?.room ?? null
   }
 
   readTo(name, id) {

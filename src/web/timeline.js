@@ -7,6 +7,12 @@ import { readEntry } from './text.js'
 const KEPT = 600
 const DROPPED = 200
 
+/** A timer may be this early, in ms. */
+const EARLY = 20
+
+/** Refusals that say when it may be tried again. */
+const PASSING = new Set(['too_fast', 'slow_mode', 'room_too_fast'])
+
 export class Timeline {
   /** Oldest first. */
   items = []
@@ -22,6 +28,7 @@ export class Timeline {
   #ids = new Map()
   #fetchOlder
   #listener = () => {}
+  #lastSent = Promise.resolve()
 
   /** `fetchOlder(id)` gives `{entries, hasOlder}` before an ID. */
   constructor(me, fetchOlder) {
@@ -111,31 +118,74 @@ export class Timeline {
     this.#changed()
   }
 
-  /** Shows a message at once, and sends it: `publish(text)` resolves once it's stored. */
-  async send(text, publish) {
-    const item = { kind: 'message', user: this.#me, text, time: Date.now(), state: 'pending', publish }
+  /**
+   * Shows a message at once, and sends it after those before it, none of which it may overtake. It resolves
+   * once it's stored, with null, or has failed, with the error.
+   *
+   * `publish(text, key, patiently)` sends it; `onWait(error)` is told if it has to wait until it may be sent.
+   */
+  send(text, publish, onWait = () => {}) {
+    const item = { kind: 'message', user: this.#me, text, time: Date.now(), state: 'pending', publish, onWait }
     this.pending.push(item)
     this.#changed(item)
-    return this.#publish(item)
+    return this.#queue(item)
   }
 
   /** Sends a failed message again. */
   retry(item) {
     Object.assign(item, { state: 'pending', error: null, time: Date.now() })
     this.#changed()
-    return this.#publish(item)
+    return this.#queue(item)
   }
 
-  /** Forgets a failed message. */
+  /** Forgets a message that failed, or waits. */
   discard(item) {
+    item.state = 'discarded'
+    item.wake?.()
     this.pending = this.pending.filter((other) => other !== item)
+    this.#changed()
+  }
+
+  #queue(item) {
+    this.#lastSent = this.#lastSent.then(() => this.#publish(item))
+    return this.#lastSent
+  }
+
+  /** Sends it until it's no longer refused for coming too early; nothing if it's discarded meanwhile. */
+  async #patiently(item, publish) {
+    while (item.state !== 'discarded') {
+      try {
+        return await publish()
+      } catch (error) {
+        if (!PASSING.has(error.code) || error.retryMs === undefined || item.state === 'discarded') throw error
+        await this.#wait(item, error)
+      }
+    }
+    return null
+  }
+
+  async #wait(item, error) {
+    // The copy of a direct message may have to wait, too; the message itself is stored then.
+    const isPending = item.state === 'pending'
+    if (isPending) Object.assign(item, { state: 'waiting', error, sendAt: Date.now() + error.retryMs })
+    this.#changed()
+    item.onWait(error)
+    await new Promise((resolve) => {
+      item.wake = resolve
+      setTimeout(resolve, error.retryMs + EARLY)
+    })
+    if (item.state !== 'waiting') return
+    Object.assign(item, { state: 'pending', error: null })
     this.#changed()
   }
 
   async #publish(item) {
     try {
+      const patiently = (publish) => this.#patiently(item, publish)
       // A publish that was not answered may be stored; under its key it is stored once.
-      const { id } = await item.publish(item.text, item.key)
+      const sent = await patiently(() => item.publish(item.text, item.key, patiently))
+      if (!sent) return null
+      const { id } = sent
       if (item.state === 'pending') Object.assign(item, { state: 'stored', storedAs: id })
       if (this.#ids.has(id)) this.pending = this.pending.filter((other) => other !== item)
       this.#changed()

@@ -7,6 +7,7 @@
 // Events: {"event":"entry","id","text","user"} {"event":"gap",…} {"event":"state","state",…}
 //         {"event":"room-state",…} {"event":"presence","users":[…],"count"} {"event":"info",…}
 //         {"event":"deleted","id"} {"event":"reactions","totals"} {"event":"inbox","id","text","user"}
+//         {"event":"not-ready","room","code","name","state","error"}
 //         {"event":"stored","text","id"} {"event":"refused","text","code"}
 // Commands: {"publish":"text"} {"load":ms,"name":"p"} {"stop":true} {"react":"heart"} {"moderate":{…}}
 // {"to":"bob","text":"…"} {"history":{…}} {"join":"room"} {"close":true}
@@ -78,8 +79,16 @@ function watch(room) {
   room.on('state', ({ state, error }) => print({ event: 'room-state', room: room.name, state, code: error?.code }))
 }
 
+/** What `ready` says of a room that is never joined. */
+function refusals(room) {
+  room.ready.catch((error) => {
+    print({ event: 'not-ready', room: room.name, code: error.code, name: error.name, state: room.state, error: room.error?.code })
+  })
+}
+
 const room = client.join(values.room, { from: values.from, presence: true })
 watch(room)
+refusals(room)
 client.inbox.on('entry', ({ id, fields }) => print({ event: 'inbox', id, text: fields.message, user: fields.user }))
 
 const tell = (text, publishing) =>
@@ -105,7 +114,11 @@ async function obey(command) {
   } else if ('react' in command) room.react(command.react)
   else if ('moderate' in command) print({ event: 'done', ...(await room.moderate(command.moderate)) })
   else if ('history' in command) print({ event: 'history', ...(await room.history(command.history)) })
-  else if ('join' in command) watch(client.join(command.join))
+  else if ('join' in command) {
+    const other = client.join(command.join)
+    watch(other)
+    refusals(other)
+  }
   else if (command.close) client.close()
   else throw new Error('unknown command')
 }

@@ -151,7 +151,8 @@ async fn register_and_log_in() {
         answer.json()
     };
     let want = json!({
-        "user": "ann", "name": "Ann A.", "auth": "jwt", "accounts": true, "role": "member",
+        "user": "ann", "name": "Ann A.", "auth": "jwt", "accounts": true,
+        "default_room": "mystream", "role": "member",
         "rights": ["subscribe", "publish", "history", "presence"],
     });
     assert_eq!(me(&one, "?room=lobby", token), want);
@@ -374,7 +375,8 @@ async fn hosts_and_settings() {
     assert_eq!(one.get("/rooms/lobby").status, 401);
     let nobody = one.get("/me?room=lobby").json();
     let want = json!({
-        "user": null, "auth": "jwt", "accounts": true, "role": null, "rights": [],
+        "user": null, "auth": "jwt", "accounts": true, "default_room": "mystream",
+        "role": null, "rights": [],
     });
     assert_eq!(nobody, want);
     // A cookie that is good for nothing is taken away.
@@ -411,12 +413,13 @@ async fn a_node_without_accounts() {
         "announce",
     ];
     let want = json!({
-        "user": "ann", "auth": "none", "accounts": false, "role": "host", "rights": all,
+        "user": "ann", "auth": "none", "accounts": false, "default_room": "mystream",
+        "role": "host", "rights": all,
     });
     assert_eq!(me, want);
     assert_eq!(
         node.get("/me").json(),
-        json!({"user": null, "auth": "none", "accounts": false})
+        json!({"user": null, "auth": "none", "accounts": false, "default_room": "mystream"})
     );
     assert_eq!(node.get("/me?room=tailcast:x").status, 400);
     assert_eq!(node.get("/me").header("cache-control"), Some("no-store"));

@@ -393,6 +393,32 @@ async fn a_fresh_token_comes_before_the_old_one_ends() {
     }
 }
 
+#[test]
+fn a_room_says_why_it_is_not_joined() {
+    let redis = RedisServer::start();
+    let secret = "a secret of at least thirty-two bytes";
+    let node = Node::start_with(&redis.url(), &["--auth", "jwt", "--jwt-secret", secret]);
+    for token in [&["--token", "spoilt"][..], &[]] {
+        let mut client = start(&[&node], token);
+        let want = |room: &str| {
+            json!({
+                "event": "not-ready", "room": room, "code": "unauthenticated",
+                "name": "RefusedError", "state": "refused", "error": "unauthenticated",
+            })
+        };
+        assert_eq!(client.event("not-ready"), want("lobby"));
+        // Nor does what is joined afterwards throw.
+        say(&mut client, json!({"join": "other"}));
+        assert_eq!(client.event("not-ready"), want("other"));
+        // After its own end there is nothing to join.
+        let mut client = start(&[&node], &["--token", &mint(secret, "1h")]);
+        joined(&client);
+        say(&mut client, json!({"close": true}));
+        say(&mut client, json!({"join": "other"}));
+        assert_eq!(client.event("error")["code"], "closed");
+    }
+}
+
 #[tokio::test]
 async fn a_node_that_drains_loses_nothing() {
     let redis = RedisServer::start();

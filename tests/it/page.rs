@@ -74,6 +74,25 @@ fn accounts_come_in_by_the_door() {
     run("accounts", &[&node.url("")], |event, _| panic!("{event}"));
 }
 
+#[test]
+fn news_is_told_once() {
+    run_at_a_node("news");
+}
+
+#[test]
+fn nothing_overtakes_what_came_too_fast() {
+    let redis = RedisServer::start();
+    let jwt = ["--auth", "jwt", "--jwt-secret", SECRET];
+    let rates = ["--rate", "member=3/15s"];
+    let node = Node::start_with(&redis.url(), &[&jwt[..], &rates].concat());
+    let host = mint(&["--user", "hanna", "--room", "lobby=host"]);
+    let member = mint(&["--user", "mo", "--room", "lobby=member"]);
+    let base = node.url("");
+    run("rates", &[&base, &host, &member], |event, _| {
+        panic!("{event}")
+    });
+}
+
 const SECRET: &str = "a secret of at least thirty-two bytes";
 
 /// A token of the program's own making.

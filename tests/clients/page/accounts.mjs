@@ -10,7 +10,7 @@ await run(async (open) => {
   }
   const said = (page) => page.locator('#door-error').textContent()
 
-  const alice = await open(null, { path: '/' })
+  const alice = await open(null)
   await alice.locator('#door-register').click()
   await fill(alice, 'alice', 'short')
   await until('the password is refused', async () => /8/.test(await said(alice)))
