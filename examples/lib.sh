@@ -139,21 +139,25 @@ front() {
 
 # Goes on until Ctrl-C. A node may end, as long as there is another one; nothing else may.
 attend() {
-  local alive gone i
+  local alive gone i name
   while true; do
     alive=0
+    gone=()
     for i in "${!started[@]}"; do
       [ -n "${started[i]}" ] || continue
-      if kill -0 "${started[i]}" 2>/dev/null; then
-        [[ "${names[i]}" != "the node on port "* ]] || alive=$((alive + 1))
-        continue
+      if ! kill -0 "${started[i]}" 2>/dev/null; then
+        gone+=("${names[i]}")
+        started[i]=""
+      elif [[ "${names[i]}" == "the node on port "* ]]; then
+        alive=$((alive + 1))
       fi
-      gone="${names[i]}"
-      started[i]=""
-      [[ "$gone" == "the node on port "* ]] || fail "$gone has ended, and all else with it"
-      echo "$gone has ended; the others go on" >&2
     done
-    [ "$alive" -gt 0 ] || fail "no node is left"
+    for name in "${gone[@]}"; do
+      if [[ "$name" != "the node on port "* ]] || [ "$alive" = 0 ]; then
+        fail "$name has ended, and all else with it"
+      fi
+      echo "$name has ended; what is left goes on" >&2
+    done
     # In the background, so that signals are heard at once.
     sleep 0.5 &
     wait $! || true
