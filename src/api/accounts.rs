@@ -27,6 +27,14 @@ struct Asked {
     name: Option<String>,
 }
 
+/// The same as a form has it, before it's known what lacks.
+#[derive(Deserialize)]
+struct Form {
+    user: Option<String>,
+    password: Option<String>,
+    name: Option<String>,
+}
+
 /// Makes an account, and logs in.
 pub(crate) async fn register(
     State(state): State<Arc<FrontendState>>,
@@ -97,17 +105,32 @@ fn parse(kind: &str, body: &[u8]) -> Result<Asked, ApiError> {
     };
     match kind {
         "application/json" => serde_json::from_slice(body).map_err(|_| bad()),
-        "application/x-www-form-urlencoded" => {
-            let body = std::str::from_utf8(body).map_err(|_| bad())?;
-            let uri: Uri = format!("/?{body}").parse().map_err(|_| bad())?;
-            frontend::query(&uri).map_err(|_| bad())
-        }
+        "application/x-www-form-urlencoded" => form(body),
         _ => Err(ApiError::new(
             415,
             "unsupported_type",
             "send Content-Type: application/json, or a form",
         )),
     }
+}
+
+/// Reads a form; what is wrong with one is said without quoting it.
+fn form(body: &[u8]) -> Result<Asked, ApiError> {
+    let bad = |what: &str| {
+        let form = "a form is as in user=alice&password=…&name=Alice, percent-encoded; name may be left out";
+        ApiError::bad_request(format!("{what}: {form}"))
+    };
+    let unread = || bad("the form can't be read");
+    let body = std::str::from_utf8(body).map_err(|_| unread())?;
+    let uri: Uri = format!("/?{body}").parse().map_err(|_| unread())?;
+    let form: Form = frontend::query(&uri).map_err(|_| unread())?;
+    Ok(Asked {
+        user: form.user.ok_or_else(|| bad("the form has no user"))?,
+        password: form
+            .password
+            .ok_or_else(|| bad("the form has no password"))?,
+        name: form.name,
+    })
 }
 
 fn user(asked: &Asked) -> Result<UserName, ApiError> {

@@ -63,14 +63,22 @@ fn base(text: &str) -> Result<String, String> {
 pub fn run(args: DemoArgs) -> Result<()> {
     let rooms = script::rooms()?;
     let stage = Stage::open(&args)?;
-    let said = fill(&stage, &rooms)?;
+    let left = spoken_in(&stage, &rooms)?;
+    let said = fill(&stage, &rooms, &left)?;
     let users = script::users(&rooms);
     let mut out = std::io::stdout();
+    if !left.is_empty() {
+        writeln!(
+            out,
+            "left alone, as they have messages already: {}",
+            left.join(", ")
+        )?;
+    }
     writeln!(
         out,
         "{said} messages by {} users in {} rooms: {}/homepage_json",
-        users.len(),
-        rooms.len(),
+        if said == 0 { 0 } else { users.len() },
+        rooms.len() - left.len(),
         args.url
     )?;
     if args.live {
@@ -84,14 +92,27 @@ pub fn run(args: DemoArgs) -> Result<()> {
     Ok(())
 }
 
-/// Sets the rooms up, and lets everybody talk in all of them at a time.
-fn fill(stage: &Stage, rooms: &[Room]) -> Result<usize> {
+/// The rooms that have messages already, of an earlier demo or of people's own.
+fn spoken_in<'a>(stage: &Stage, rooms: &'a [Room]) -> Result<Vec<&'a str>> {
+    let mut spoken_in = Vec::new();
+    for room in rooms {
+        if stage.has_messages(room)? {
+            spoken_in.push(room.name.as_str());
+        }
+    }
+    Ok(spoken_in)
+}
+
+/// Sets the rooms up, and lets everybody talk in all of them at a time; not in those to be left alone.
+fn fill(stage: &Stage, rooms: &[Room], left: &[&str]) -> Result<usize> {
+    let is_left = |room: &Room| left.contains(&room.name.as_str());
     let users = script::users(rooms);
     let longest = rooms.iter().map(|room| room.lines.len()).max();
     let mut said = 0;
-    let mut first = Vec::new();
+    // When the walk is.
+    let pinned = rooms.get(4).map(|room| &room.name);
     for at in 0..longest.unwrap_or(0) {
-        for room in rooms {
+        for room in rooms.iter().filter(|room| !is_left(room)) {
             let Some(line) = room.lines.get(at) else {
                 continue;
             };
@@ -99,7 +120,9 @@ fn fill(stage: &Stage, rooms: &[Room]) -> Result<usize> {
             said += 1;
             if at == 0 {
                 set_up(stage, room)?;
-                first.push((room, id));
+                if pinned == Some(&room.name) {
+                    stage.act(room, json!({"act": "pin", "id": id}))?;
+                }
             }
             // Always the same ones, so that two who show it show the same.
             if (at * 7 + said) % 10 < REMARKS_OF_TEN {
@@ -110,11 +133,8 @@ fn fill(stage: &Stage, rooms: &[Room]) -> Result<usize> {
             }
         }
     }
-    // When the walk is, and when the freeze.
-    if let Some((room, id)) = first.get(4) {
-        stage.act(room, json!({"act": "pin", "id": id}))?;
-    }
-    if let Some(room) = rooms.get(1) {
+    // When the freeze is.
+    if let Some(room) = rooms.get(1).filter(|room| !is_left(room)) {
         let message = "Freeze is on Thursday, 18:00 UTC. After that, only blockers.";
         stage.act(room, json!({"act": "announce", "message": message}))?;
     }
@@ -201,6 +221,17 @@ impl Stage {
         let id = answer["id"].as_str().filter(|_| status == 201);
         let id = id.with_context(|| refusal(room, status, &answer))?;
         Ok(id.to_owned())
+    }
+
+    /// Whether there is anything to read in a room, as its host sees it.
+    fn has_messages(&self, room: &Room) -> Result<bool> {
+        let path = self.path(&room.name, "", room.host);
+        let and = if path.contains('?') { '&' } else { '?' };
+        let path = format!("{path}{and}limit=1");
+        let (status, answer) = self.repeat(|stage| stage.get(&path))?;
+        let entries = answer["entries"].as_array().filter(|_| status == 200);
+        let entries = entries.with_context(|| refusal(&room.name, status, &answer))?;
+        Ok(!entries.is_empty())
     }
 
     /// Does something to a room, as its host.

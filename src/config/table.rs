@@ -122,7 +122,7 @@ pub static SETTINGS: &[Setting] = &[
     row("socketio-path", "/socket.io", Kind::Text("PATH"), "Where Socket.IO clients come in"),
     row("socketio-ping-interval", "25s", Kind::Time(1), "Ping Socket.IO clients this often"),
     row("socketio-ping-timeout", "20s", Kind::Time(1), "How long they may take to answer, and how long one that polls may ask for nothing"),
-    row("socketio-max-payload", "1000000", Kind::Size(1), "Largest message or request body taken from them"),
+    row("socketio-max-payload", "1MiB", Kind::Size(1024), "Largest message or request body taken from them"),
     row("allowed-origins", "", Kind::List("ORIGIN,…"), "Web pages' origins that may connect, or * for any; if empty, the same host only"),
     row("auth", "none", Kind::Choice("none|jwt|cookie"), "Whom to believe: anybody, who has a token, or, unchecked, whom the cookie --token-cookie names"),
     row("insecure", "false", Kind::Switch, "Listen where others can come in, even with --auth none or cookie"),

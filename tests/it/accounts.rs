@@ -278,6 +278,21 @@ async fn who_is_refused() {
             assert_eq!(got, (403, "origin_not_allowed".to_owned()), "{path} {name}");
         }
     }
+    // A form says what is wrong of a form, and nothing of what is in it.
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    for (body, want) in [
+        ("password=correct+horse", "has no user"),
+        ("user=bob", "has no password"),
+        ("", "has no user"),
+        ("user=bob&password=correct horse", "can't be read"),
+        ("user=bob&password=correct%ffhorse", "can't be read"),
+    ] {
+        let answer = one.request("POST", "/register", &form, body);
+        let got = (answer.status, answer.error_code());
+        assert_eq!(got, (400, "bad_request".to_owned()), "{body}");
+        let text = answer.text();
+        assert!(text.contains(want) && !text.contains("horse"), "{text}");
+    }
     let plain = [("content-type", "text/plain")];
     let answer = one.request("POST", "/login", &plain, body("ann", PASSWORD).to_string());
     assert_eq!(answer.status, 415);

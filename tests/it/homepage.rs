@@ -517,6 +517,12 @@ async fn a_demo() {
         let mut stream = Ws::open(node, "/rooms/photo-walk?format=json").await;
         let pin = stream.frame_of("room").await["pin"].clone();
         assert!(pin["message"].as_str().unwrap().contains("Sunday"), "{pin}");
+        // Rooms that are filled are left as they are.
+        let before = node.get("/homepage_json").body;
+        let (is_done, told) = demo(node, more);
+        assert!(is_done && told.contains("0 messages"), "{told}");
+        assert!(told.contains("have messages already: lounge,"), "{told}");
+        assert_eq!(node.get("/homepage_json").body, before);
     }
 }
 

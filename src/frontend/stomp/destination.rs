@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::str::FromStr;
 
 use super::refused::Refused;
-use crate::auth::UserName;
+use crate::auth::{Mode, UserName};
 use crate::relay::entry::RoomName;
 
 /// Whose room a destination names.
@@ -48,14 +48,20 @@ impl Place {
         })
     }
 
-    /// The room, for that user.
-    pub(super) fn room(self, user: Option<&UserName>) -> Result<RoomName, Refused> {
+    /// The room, for that user; the mode says how nobody becomes one.
+    pub(super) fn room(self, user: Option<&UserName>, mode: Mode) -> Result<RoomName, Refused> {
         match (self, user) {
             (Place::Room(room), _) => Ok(room),
             (Place::Own, Some(user)) => Ok(user.room().clone()),
-            (Place::Own, None) => Err(Refused::bad(
-                "/user/queue/ is for who has logged in; connect with a token",
-            )),
+            (Place::Own, None) => Err(Refused::bad(match mode {
+                Mode::None => {
+                    "/user/queue/ is for who has a name; give yours as the login of the CONNECT, or say it to an alias with enter: first"
+                }
+                Mode::Jwt => "/user/queue/ is for who has logged in; connect with a token",
+                Mode::Cookie => {
+                    "/user/queue/ is for who has a name; connect with the cookie that has yours"
+                }
+            })),
         }
     }
 }
@@ -171,6 +177,18 @@ mod tests {
         ] {
             check(work, Err("unsupported"));
         }
+    }
+
+    #[test]
+    fn own_places_want_a_name() {
+        let check = |mode, want: &str| {
+            let refused = Place::Own.room(None, mode).unwrap_err();
+            assert_eq!(refused.code, "bad_request");
+            assert!(refused.message.contains(want), "{}", refused.message);
+        };
+        check(Mode::None, "the login of the CONNECT");
+        check(Mode::Jwt, "with a token");
+        check(Mode::Cookie, "with the cookie");
     }
 
     #[test]

@@ -22,7 +22,8 @@ impl Talk {
         asked: Subscribe,
         receipt: Option<Box<str>>,
     ) -> Result<(), Refused> {
-        let room = asked.place.room(self.session.identity().user())?;
+        let mode = self.state.auth.settings().mode;
+        let room = asked.place.room(self.session.identity().user(), mode)?;
         let (id, from) = (&asked.id, asked.from);
         let is_first = self
             .voice
@@ -97,6 +98,7 @@ impl Talk {
         sends: Vec<Send>,
         receipt: Option<Box<str>>,
     ) -> Result<(), Refused> {
+        let mode = self.state.auth.settings().mode;
         let mut waits = Vec::new();
         let mut placed = Vec::with_capacity(sends.len());
         for send in sends {
@@ -104,7 +106,7 @@ impl Talk {
                 .target
                 .place
                 .clone()
-                .room(self.session.identity().user())?;
+                .room(self.session.identity().user(), mode)?;
             waits.extend(self.session.knows(&room));
             placed.push((room, send));
         }

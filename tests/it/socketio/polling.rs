@@ -138,8 +138,8 @@ async fn silence_ends_a_session() {
 
 #[test]
 fn bodies_have_a_limit() {
-    let (_redis, [node]) = start::<1>(&["--socketio-max-payload", "1000"]);
+    let (_redis, [node]) = start::<1>(&["--socketio-max-payload", "1KiB"]);
     let session = open(&node);
-    let answer = node.request("POST", &session, &[], [b'4'; 1001]);
+    let answer = node.request("POST", &session, &[], [b'4'; 1025]);
     assert_eq!(answer.status, 413);
 }
