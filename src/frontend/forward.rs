@@ -4,15 +4,17 @@
 //! The address is one that a living node has said of itself, never a client's word. A request is
 //! passed on once: the header that says so ends it at the next node, wherever that thinks it belongs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::http::header::{CONNECTION, HOST, TRANSFER_ENCODING, UPGRADE};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri};
+use axum::http::{self, HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri};
 use axum::response::Response;
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional};
@@ -22,6 +24,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{Run, Taken, takeover};
 use crate::drain::{Drain, DrainSlot};
+
+mod idle;
+
+pub(crate) use idle::Idle;
 
 /// Says that a request was passed on.
 static PASSED_ON: HeaderName = HeaderName::from_static("x-tailcast-passed-on");
@@ -73,31 +79,37 @@ pub(crate) struct Hop {
     pub(crate) max_body: usize,
     /// Tells when this node goes away.
     pub(crate) drain: Drain,
+    /// Connections that may be used again.
+    pub(crate) idle: Arc<Idle>,
 }
 
 /// Most bytes of an answer: what waits for a client is 64 KiB and one write of the relay's.
 const ANSWER_MAX: usize = 16 << 20;
 
-type Sender = http1::SendRequest<Full<Bytes>>;
+/// A connection to another node. Dropped, it's closed.
+struct Way {
+    sender: http1::SendRequest<Full<Bytes>>,
+    _driver: AbortOnDropHandle<()>,
+}
 
 impl Hop {
     /// Passes a request on. Dropped before it's answered, it's dropped at the other node as well.
     pub(crate) async fn request(self, parts: Parts, body: Body) -> Result<Response, ForwardError> {
         let body = to_bytes(body, self.max_body).await?;
-        let (mut sender, _driver) = self.connect().await?;
         let mut request = self.rewritten(&parts, body)?;
         for name in &HOP_BY_HOP {
             request.headers_mut().remove(name);
         }
         let slot = self.drain.register();
         let answer = tokio::select! {
-            answer = timeout(self.patience, sender.send_request(request)) => answer,
+            answer = timeout(self.patience, self.send(request)) => answer,
             _ = slot.told() => return Err(ForwardError::Draining),
         };
-        let answer = answer.map_err(|_| self.too_slow())??;
+        let (answer, way) = answer.map_err(|_| self.too_slow())??;
         let (mut head, body) = answer.into_parts();
         let body = timeout(self.patience, to_bytes(Body::new(body), ANSWER_MAX));
         let body = body.await.map_err(|_| self.too_slow())??;
+        self.idle.keep(self.address, way);
         for name in &HOP_BY_HOP {
             head.headers.remove(name);
         }
@@ -117,7 +129,10 @@ impl Hop {
 
     /// Passes a WebSocket on: its handshake, and then all bytes of it, both ways.
     pub(crate) async fn socket(self, parts: &mut Parts) -> Result<Response, ForwardError> {
-        let (mut sender, driver) = self.connect().await?;
+        let Way {
+            mut sender,
+            _driver: driver,
+        } = self.connect().await?;
         let request = self.rewritten(parts, Bytes::new())?;
         let answer = timeout(self.patience, sender.send_request(request));
         let answer = answer.await.map_err(|_| self.too_slow())??;
@@ -137,7 +152,27 @@ impl Hop {
         Ok(takeover::leave_http(parts, head, run).await)
     }
 
-    async fn connect(&self) -> Result<(Sender, AbortOnDropHandle<()>), ForwardError> {
+    /// Sends a request over a connection that rests, or else a new one.
+    async fn send(
+        &self,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<(http::Response<Incoming>, Way), ForwardError> {
+        while let Some(mut way) = self.idle.take(&self.address) {
+            match way.sender.try_send_request(request).await {
+                Ok(answer) => return Ok((answer, way)),
+                // Nothing of it was sent: the connection had just ended. All else may have been done.
+                Err(mut failed) => match failed.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(failed.into_error().into()),
+                },
+            }
+        }
+        let mut way = self.connect().await?;
+        let answer = way.sender.send_request(request).await?;
+        Ok((answer, way))
+    }
+
+    async fn connect(&self) -> Result<Way, ForwardError> {
         let stream = timeout(CONNECT, TcpStream::connect(&self.address)).await;
         let stream = stream
             .map_err(|_| self.too_slow())?
@@ -149,7 +184,10 @@ impl Hop {
                 tracing::debug!(%error, "a connection to another node failed");
             }
         });
-        Ok((sender, AbortOnDropHandle::new(driver)))
+        Ok(Way {
+            sender,
+            _driver: AbortOnDropHandle::new(driver),
+        })
     }
 
     fn too_slow(&self) -> ForwardError {

@@ -18,6 +18,7 @@ use tokio::sync::OnceCell;
 use tokio::time::sleep;
 
 use super::FrontendState;
+use super::forward::Idle;
 
 mod ask;
 mod assembly;
@@ -83,9 +84,10 @@ type Key = [u8; 15];
 /// How long to wait before a Redis that does not answer is asked for the secret again.
 const SECRET_RETRY: Duration = Duration::from_millis(250);
 
-/// The sessions of a node, as far as they are polled, and its key.
+/// The sessions of a node, as far as they are polled, its key, and its ways to the others' sessions.
 #[derive(Default)]
 pub(crate) struct Sessions {
+    ways: Arc<Idle>,
     polled: Mutex<HashMap<Key, Arc<Polled>>>,
     signer: OnceCell<Signer>,
 }

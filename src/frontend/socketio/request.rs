@@ -242,6 +242,7 @@ async fn pass_on(
         patience: settings.ping_interval + settings.ping_timeout,
         max_body: settings.max_payload,
         drain: state.drain.clone(),
+        idle: state.socketio.ways.clone(),
     };
     let passed = match is_socket {
         true => hop.socket(&mut parts).await,
