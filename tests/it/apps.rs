@@ -2,3 +2,4 @@
 
 mod broadcast;
 mod devices;
+mod scripts;
