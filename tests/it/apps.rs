@@ -2,4 +2,5 @@
 
 mod broadcast;
 mod devices;
+mod scripts;
 mod stomp_chat;
