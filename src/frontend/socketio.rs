@@ -1,13 +1,13 @@
 //! Socket.IO: Engine.IO 4 and Socket.IO 5, which clients of versions 3 and 4 speak.
 //!
-//! Two protocols lie one on the other. Engine.IO carries messages by polling ([`polling`]), by a
-//! WebSocket ([`socket`]), and from the one to the other ([`probe`]); [`payload`] and [`heartbeat`]
-//! are its pure parts, [`sid`] its session IDs. Socket.IO has namespaces, events and acknowledgements
-//! ([`packet`], [`assembly`]). A [`client::Client`] is one session's Socket.IO side and has a
-//! [`space::Space`] per namespace: [`connect`] is how it comes in, [`ask`] what it asks for.
+//! Two protocols lie one on the other. Engine.IO carries messages by polling (`polling`), by a
+//! WebSocket (`socket`), and from the one to the other (`probe`); `payload` and `heartbeat`
+//! are its pure parts, `sid` its session IDs. Socket.IO has namespaces, events and acknowledgements
+//! (`packet`, `assembly`). A `Client` is one session's Socket.IO side and has a
+//! `Space` per namespace: `connect` is how it comes in, `ask` what it asks for.
 //!
-//! What entries become is in [`told`]; a [`stamp::Stamp`] puts a namespace's name and an offset to it,
-//! right before it goes out. [`pid`] and [`offset`] are what a client brings back after its connection
+//! What entries become is in `told`; a `Stamp` puts a namespace's name and an offset to it,
+//! right before it goes out. `pid` and `offset` are what a client brings back after its connection
 //! broke, to have all that it missed.
 
 use std::collections::HashMap;

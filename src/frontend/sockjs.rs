@@ -1,5 +1,5 @@
 //! SockJS: messages of text over WebSockets and, where those don't get through, over HTTP requests.
-//! What the messages are is a [`Service`]'s affair.
+//! What the messages are is a `Service`'s affair.
 //!
 //! Reading order: `framing` and `path` are pure; `session` is a client that comes by requests, and
 //! `transport` what each of those answers; `socket` is one that comes by a WebSocket.
