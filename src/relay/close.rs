@@ -16,8 +16,8 @@ pub enum CloseReason {
     Drain,
     /// A rule was broken: origin, limits that are not rates.
     Policy(Cow<'static, str>),
-    /// The frame or message is larger than the front end's limit.
-    TooLarge,
+    /// The frame or message is larger than this setting says.
+    TooLarge(&'static str),
     /// Our fault.
     Internal(Cow<'static, str>),
     /// A raw socket's message was not taken; the text says whether it may be stored all the same.
@@ -45,7 +45,7 @@ impl CloseReason {
             CloseReason::Gone => 1000,
             CloseReason::Drain => 1012,
             CloseReason::Policy(_) => 1008,
-            CloseReason::TooLarge => 1009,
+            CloseReason::TooLarge(_) => 1009,
             CloseReason::Internal(_) => 1011,
             CloseReason::NotStored(_) => 1013,
             CloseReason::BadRequest(_) => 4400,
@@ -64,7 +64,7 @@ impl CloseReason {
             CloseReason::Gone => "gone",
             CloseReason::Drain => "drain",
             CloseReason::Policy(_) => "policy",
-            CloseReason::TooLarge => "too_large",
+            CloseReason::TooLarge(_) => "too_large",
             CloseReason::Internal(_) => "internal",
             CloseReason::NotStored(_) => "not_stored",
             CloseReason::BadRequest(_) => "bad_request",
@@ -88,7 +88,7 @@ impl CloseReason {
             | CloseReason::TooFast(_) => true,
             CloseReason::Gone
             | CloseReason::Policy(_)
-            | CloseReason::TooLarge
+            | CloseReason::TooLarge(_)
             | CloseReason::BadRequest(_)
             | CloseReason::Unauthenticated(_)
             | CloseReason::Forbidden(_)
@@ -101,8 +101,8 @@ impl CloseReason {
         let text: Cow<'static, str> = match self {
             CloseReason::Gone => Cow::Borrowed(""),
             CloseReason::Drain => Cow::Borrowed("this node is going away; reconnect"),
-            CloseReason::TooLarge => {
-                Cow::Borrowed("larger than this server takes; send less at a time")
+            CloseReason::TooLarge(setting) => {
+                Cow::Owned(format!("larger than this server takes; see {setting}"))
             }
             CloseReason::Gap(gap) => Cow::Owned(format!(
                 "gap ({}); go on with from={}",

@@ -56,6 +56,8 @@ impl Talk {
 }
 
 impl Dialogue for Talk {
+    const LIMIT: &'static str = "--socketio-max-payload";
+
     fn state(&self) -> &Arc<FrontendState> {
         &self.client.state
     }

@@ -261,7 +261,10 @@ mod tests {
         assert_eq!(finish(&mut other, &end), "\u{1e}1");
         // The client comes back, but knows why it has to.
         let mut large = stamp("/", &["a"]);
-        let end = finish(&mut large, &(FORMAT.close)(&CloseReason::TooLarge));
+        let end = finish(
+            &mut large,
+            &(FORMAT.close)(&CloseReason::TooLarge("--socketio-max-payload")),
+        );
         assert!(
             end.starts_with("42[\"tailcast:closed\",{\"code\":1009,"),
             "{end}"

@@ -59,8 +59,12 @@ impl Refused {
 impl From<FrameError> for Refused {
     fn from(error: FrameError) -> Self {
         let (code, close): (_, fn(Cow<'static, str>) -> CloseReason) = match error {
-            FrameError::TooLarge(_) | FrameError::LongLine | FrameError::ManyHeaders => {
-                ("too_large", |_| CloseReason::TooLarge)
+            FrameError::TooLarge(_) => {
+                ("too_large", |_| CloseReason::TooLarge("--stomp-max-frame"))
+            }
+            // No setting says how much of these; the text does.
+            FrameError::LongLine | FrameError::ManyHeaders => {
+                ("too_large", |text| CloseReason::Protocol(1009, text))
             }
             _ => ("bad_frame", CloseReason::BadRequest),
         };

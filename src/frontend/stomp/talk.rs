@@ -393,6 +393,8 @@ impl Talk {
 }
 
 impl Dialogue for Talk {
+    const LIMIT: &'static str = "--stomp-max-frame";
+
     fn state(&self) -> &Arc<FrontendState> {
         &self.state
     }

@@ -110,11 +110,15 @@ mod tests {
     fn closes() {
         let gone = close(&CloseReason::Gone);
         assert!(gone.is_empty());
-        let Message::Close(Some(told)) = decode(&close(&CloseReason::TooLarge)) else {
+        let Message::Close(Some(told)) = decode(&close(&CloseReason::TooLarge("--max-frame")))
+        else {
             panic!("no close frame");
         };
         assert_eq!(u16::from(told.code), 1009);
-        assert_eq!(told.reason.as_str(), CloseReason::TooLarge.text());
+        assert_eq!(
+            told.reason.as_str(),
+            CloseReason::TooLarge("--max-frame").text()
+        );
         let long = CloseReason::Internal("é".repeat(100).into());
         assert!(matches!(decode(&close(&long)), Message::Close(Some(_))));
         assert!(close(&long).len() <= 127);

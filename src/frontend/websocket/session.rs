@@ -56,6 +56,9 @@ pub(crate) enum Inbound<'a> {
 /// What is spoken over a socket: the part of a front end that the loop calls. What it wants to say
 /// goes through its outlet.
 pub(crate) trait Dialogue: Send + 'static {
+    /// The setting that bounds a message, to be named to whoever sends a larger one.
+    const LIMIT: &'static str = "--max-frame";
+
     /// The node's front ends.
     fn state(&self) -> &Arc<FrontendState>;
 
@@ -246,7 +249,7 @@ impl<D: Dialogue> Session<D> {
             | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
                 return Step::End(End::Gone);
             }
-            Error::Capacity(_) => CloseReason::TooLarge,
+            Error::Capacity(_) => CloseReason::TooLarge(D::LIMIT),
             Error::Utf8(_) => CloseReason::Protocol(INVALID_DATA, "a text frame is UTF-8".into()),
             Error::Protocol(error) => {
                 CloseReason::Protocol(PROTOCOL_ERROR, error.to_string().into())

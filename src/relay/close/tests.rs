@@ -16,7 +16,7 @@ fn codes_and_whether_to_reconnect() {
         (CloseReason::Gone, 1000, false),
         (CloseReason::Drain, 1012, true),
         (CloseReason::Policy(text()), 1008, false),
-        (CloseReason::TooLarge, 1009, false),
+        (CloseReason::TooLarge("--max-frame"), 1009, false),
         (CloseReason::Internal(text()), 1011, true),
         (CloseReason::NotStored(text()), 1013, true),
         (CloseReason::BadRequest(text()), 4400, false),

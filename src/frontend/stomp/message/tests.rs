@@ -292,7 +292,10 @@ fn ends() {
     );
     assert_eq!(close(&mut bare, CloseReason::Drain), "");
     bare.set_told();
-    assert_eq!(close(&mut bare, CloseReason::TooLarge), "");
+    assert_eq!(
+        close(&mut bare, CloseReason::TooLarge("--stomp-max-frame")),
+        ""
+    );
     let mut socket = frames(Version::V12, &WEBSOCKET);
     socket.set_told();
     let closed = finish(
