@@ -37,7 +37,6 @@ pub mod sockjs;
 mod sse;
 pub mod stomp;
 mod takeover;
-#[allow(unused_imports, reason = "front ends over it follow")]
 pub(crate) mod websocket;
 pub(crate) mod ws;
 

@@ -7,21 +7,10 @@
 // {"event":"passed"} or {"event":"failed","message":"…"}.
 import assert from 'node:assert/strict'
 import { createInterface } from 'node:readline'
-import { chromium } from 'playwright-core'
+import { launch } from '../chromium.mjs'
 
 /** Longest wait for anything that should happen, in ms. */
 const PATIENCE = 25_000
-
-const ARGUMENTS = [
-  '--headless',
-  '--no-sandbox',
-  '--disable-gpu',
-  '--disable-quic',
-  '--no-first-run',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-]
 
 export const base = process.argv[2]
 
@@ -42,13 +31,7 @@ export async function told() {
  * `prepare` has seen before. The browser may complain of what is `expected`, and of nothing else.
  */
 export async function run(script, expected = []) {
-  // A profile of its own, which goes with it.
-  const browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-    headless: true,
-    args: ARGUMENTS,
-    timeout: PATIENCE,
-  })
+  const browser = await launch({ timeout: PATIENCE })
   const complaints = []
   const open = async (user, { path = '/?room=lobby', from = base, token, prepare, ...options } = {}) => {
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options })

@@ -13,24 +13,12 @@
 //           {"key":"ArrowLeft","on":"chart-entries"}
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { chromium } from 'playwright-core'
+import { launch } from '../chromium.mjs'
 
 const [url] = process.argv.slice(2)
 const print = (event) => process.stdout.write(JSON.stringify(event) + '\n')
 
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
-  args: [
-    '--headless',
-    '--no-sandbox',
-    '--disable-gpu',
-    '--disable-quic',
-    '--no-first-run',
-    '--disable-background-networking',
-    '--disable-component-update',
-    '--disable-sync',
-  ],
-})
+const browser = await launch()
 const page = await browser.newPage({ viewport: { width: 1280, height: 800 } })
 let polls = 0
 page.on('pageerror', (error) => print({ event: 'trouble', message: error.message }))
