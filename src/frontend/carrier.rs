@@ -10,6 +10,7 @@
 //! the lane says `WouldBlock` as a socket does, and the cursor waits.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
@@ -156,6 +157,25 @@ impl Carrier {
         drop(state);
         wake_all(waiting);
         self.arrived.notify_waiters();
+    }
+
+    /// Waits until the socket has taken what was left. Only for when the lanes' outlets have ended:
+    /// until then it's theirs to wait for the socket, which wakes one at a time.
+    pub(crate) async fn flushed(&self) -> io::Result<()> {
+        loop {
+            let wire = {
+                let mut state = self.state();
+                match (state.flush(), &state.under) {
+                    (Err(error), Under::Socket(wire))
+                        if error.kind() == io::ErrorKind::WouldBlock =>
+                    {
+                        wire.clone()
+                    }
+                    (outcome, _) => return outcome,
+                }
+            };
+            poll_fn(|cx| wire.poll_writable(cx)).await?;
+        }
     }
 
     /// Takes nothing more; what is in the mailbox can still be fetched.

@@ -212,3 +212,19 @@ async fn what_was_not_fetched_moves_to_the_socket_first() {
     assert_eq!(first.unwrap(), "r:fetched ");
     assert_eq!(second, Err(Over::Moved));
 }
+
+#[tokio::test]
+async fn what_was_not_fetched_goes_by_the_socket_even_after_the_end() {
+    let carrier = Carrier::mailbox();
+    let lane = carrier.lane(For(""));
+    lane.try_write(&entry("last words")).unwrap();
+    carrier.close();
+    assert!(lane.try_write(&entry("more")).is_err());
+    let pipe = Pipe::with_room(6);
+    carrier.move_to(pipe.clone());
+    let mut flushed = Box::pin(carrier.flushed());
+    assert!(flushed.as_mut().now_or_never().is_none());
+    assert_eq!(pipe.read(100), "r:last");
+    flushed.await.unwrap();
+    assert_eq!(pipe.read(0), " words ");
+}

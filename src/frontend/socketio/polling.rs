@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -145,7 +146,8 @@ impl Polled {
         if !payload.is_empty() {
             return Ok(payload);
         }
-        if self.outlet.is_closing() {
+        // The socket may take over even now, and then has the last words.
+        if self.outlet.is_closing() && !is_probed {
             self.state.socketio.forget(&self.key);
             self.left.notify_one();
         }
@@ -242,11 +244,14 @@ impl Polled {
             }
         };
         drop(open);
-        self.state.metrics.closed(reason.code());
         self.carrier.close();
         if self.state.socketio.find(&self.key).is_some() {
             let _ = timeout(FAREWELL, self.left.notified()).await;
         }
+        if self.has_moved.load(Ordering::Acquire) {
+            return;
+        }
+        self.state.metrics.closed(reason.code());
         self.state.socketio.forget(&self.key);
         drop(self.client.lock().await.take());
     }
@@ -379,7 +384,8 @@ impl Probing {
         let limit = polled.state.settings.socketio.ping_timeout;
         let probed = probed(&socket, read_ahead, || polled.on_probe());
         let rest = match timeout(limit, probed).await {
-            Ok(Ok(rest)) if !polled.outlet.is_closing() => rest,
+            // A session that is closing is known until its last words are fetched, or go by here.
+            Ok(Ok(rest)) if polled.state.socketio.find(&polled.key).is_some() => rest,
             _ => {
                 drop(self);
                 socket.shutdown(std::net::Shutdown::Both);
@@ -397,6 +403,10 @@ impl Probing {
         polled.carrier.move_to(socket.wire());
         polled.release.notify_waiters();
         client.nudge();
+        // An outlet that has ended does not write on what was left.
+        if polled.outlet.closed().now_or_never().is_some() {
+            let _ = timeout(limit, polled.carrier.flushed()).await;
+        }
         Some(socket::go_on(client, socket, rest))
     }
 }

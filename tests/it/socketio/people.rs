@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use tailcast::auth::mint::{NewToken, SigningKey};
 use tailcast::auth::{Secret, UserName};
 
-use super::{ask, connect, emit, got, message, start, until_rooms};
-use crate::harness::clients::Program;
+use super::{ask, connect, emit, got, message, polling, start, until_rooms};
+use crate::harness::clients::{Program, Ws};
+use crate::harness::node::Node;
 
 const SECRET: &str = "what the tokens of these tests are signed with";
 const JWT: [&str; 4] = ["--auth", "jwt", "--jwt-secret", SECRET];
@@ -143,6 +144,13 @@ fn a_ban_puts_out_of_the_namespace() {
     let (_redis, [node]) = start::<1>(&JWT);
     let ann = token("ann", "lobby=member", HOUR);
     let (ann, _) = connect(&node.url(""), &["--auth", &auth(&ann, json!({}))]);
+    ban_ann(&node);
+    let closed = got(&ann, "tailcast:closed");
+    assert_eq!(closed["args"][0]["code"], 4403, "{closed}");
+    assert_eq!(ann.event("disconnect")["reason"], "io server disconnect");
+}
+
+fn ban_ann(node: &Node) {
     let host = format!("Bearer {}", token("root", "lobby=host", HOUR));
     let answer = node.request(
         "POST",
@@ -154,9 +162,34 @@ fn a_ban_puts_out_of_the_namespace() {
         b"{\"act\":\"ban\",\"user\":\"ann\"}",
     );
     assert_eq!(answer.status, 200, "{}", answer.text());
-    let closed = got(&ann, "tailcast:closed");
-    assert_eq!(closed["args"][0]["code"], 4403, "{closed}");
-    assert_eq!(ann.event("disconnect")["reason"], "io server disconnect");
+}
+
+/// Once a socket is probed, its client fetches no more: what ends the session goes by the socket.
+#[tokio::test]
+async fn a_ban_in_the_middle_of_an_upgrade() {
+    let (_redis, [node]) = start::<1>(&JWT);
+    let session = polling::open(&node);
+    let ann = token("ann", "lobby=member", HOUR);
+    let connect = format!("40{}", auth(&ann, json!({})));
+    node.request("POST", &session, &[], connect);
+    let answer = node.get(&session).text();
+    assert!(answer.starts_with("40{\"sid\":"), "{answer}");
+    let path = session.replace("=polling", "=websocket");
+    let mut socket = Ws::open(&node, &path).await;
+    socket.send("2probe").await;
+    assert_eq!(socket.text().await, "3probe");
+    ban_ann(&node);
+    assert_eq!(node.get(&session).text(), "6");
+    socket.send("5").await;
+    loop {
+        let packet = socket.text().await;
+        if packet.starts_with("42[\"tailcast:closed\"") {
+            break;
+        }
+    }
+    assert_eq!(socket.text().await, "41");
+    assert_eq!(socket.closed().await.0, 4403);
+    assert_eq!(node.get(&session).status, 400);
 }
 
 /// A token's end is the connection's; the client comes back by itself, with another one if it has

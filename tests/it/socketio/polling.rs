@@ -9,7 +9,7 @@ use crate::harness::until;
 const OPEN: &str = "/socket.io/?EIO=4&transport=polling";
 
 /// Opens a session, and answers its path.
-fn open(node: &Node) -> String {
+pub(super) fn open(node: &Node) -> String {
     let answer = node.get(OPEN);
     assert_eq!(answer.status, 200);
     let opening: Value = serde_json::from_str(&answer.text()[1..]).unwrap();
