@@ -92,7 +92,7 @@ pub enum AccountError {
     #[error("a password has {PASSWORD_MIN} to {PASSWORD_MAX} bytes")]
     Password,
     /// Would look like another one.
-    #[error("a user name has no space at its ends")]
+    #[error("a user name has no space at its ends and begins with no @")]
     UserName,
     /// Can't be shown.
     #[error("a shown name has 1 to {USER_NAME_MAX} bytes and no control characters")]
@@ -144,7 +144,7 @@ impl Accounts {
         password: Secret,
         name: Option<String>,
     ) -> Result<Session, AccountError> {
-        if user.as_str().trim() != user.as_str() {
+        if user.as_str().trim() != user.as_str() || user.as_str().starts_with('@') {
             return Err(AccountError::UserName);
         }
         let name = name.filter(|name| !name.is_empty());

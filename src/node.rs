@@ -89,6 +89,7 @@ pub async fn run(config: Config) -> Result<()> {
             () = stop.next() => return Ok(()),
         }
     }
+    let listeners = Listeners::bind(&mut config)?;
     let config = config;
     let auth = Auth::new(auth_settings(&config)?).context("cannot check who comes in")?;
     auth.warm_up().await;
@@ -102,31 +103,9 @@ pub async fn run(config: Config) -> Result<()> {
     }
     ops::register(&state);
 
-    let mut listeners = Vec::new();
-    for address in &config.listen {
-        listeners.push(listen(*address).with_context(|| {
-            format!("cannot listen on {address}; choose another with --listen")
-        })?);
-    }
-    if config.listen == [DEFAULT_LISTEN] {
-        // `localhost` is ::1 first to some clients (Node before 20), and not there on all machines.
-        listeners.extend(listen(DEFAULT_LISTEN_V6).ok());
-    }
-    let mut stomp = Vec::new();
-    for address in &config.stomp_listen {
-        stomp.push(listen(*address).with_context(|| {
-            format!("cannot listen on {address}; choose another with --stomp-listen")
-        })?);
-    }
-    let mut for_ops = Vec::new();
-    for address in &config.ops_listen {
-        for_ops.push(listen(*address).with_context(|| {
-            format!("cannot listen on {address}; choose another with --ops-listen")
-        })?);
-    }
-    let server = Server::new(server_settings(&config), state.clone(), listeners)
-        .with_stomp(&state, stomp)
-        .with_ops(state, for_ops);
+    let server = Server::new(server_settings(&config), state.clone(), listeners.main)
+        .with_stomp(&state, listeners.stomp)
+        .with_ops(state, listeners.ops);
     let sockets = server.max_sockets();
     info!(listen = ?config.listen, redis = %redis_name(&config), sockets, "serving");
     greet(&config);
@@ -152,6 +131,41 @@ fn warn_of_cookies(config: &Config) {
     }
 }
 
+/// Where clients come in.
+struct Listeners {
+    main: Vec<TcpListener>,
+    stomp: Vec<TcpListener>,
+    ops: Vec<TcpListener>,
+}
+
+impl Listeners {
+    /// Binds what the settings name, where port 0 is any that is free: it says which in the settings.
+    fn bind(config: &mut Config) -> Result<Self> {
+        let is_default = config.listen == [DEFAULT_LISTEN];
+        let mut main = bind(&mut config.listen, "--listen")?;
+        if is_default {
+            // `localhost` is ::1 first to some clients (Node before 20), and not there on all machines.
+            main.extend(listen(DEFAULT_LISTEN_V6).ok());
+        }
+        Ok(Listeners {
+            main,
+            stomp: bind(&mut config.stomp_listen, "--stomp-listen")?,
+            ops: bind(&mut config.ops_listen, "--ops-listen")?,
+        })
+    }
+}
+
+fn bind(addresses: &mut [SocketAddr], setting: &str) -> Result<Vec<TcpListener>> {
+    let bind = |address: &mut SocketAddr| {
+        let listener = listen(*address).with_context(|| {
+            format!("cannot listen on {address}; choose another with {setting}")
+        })?;
+        *address = listener.local_addr().unwrap_or(*address);
+        Ok(listener)
+    };
+    addresses.iter_mut().map(bind).collect()
+}
+
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
@@ -170,6 +184,12 @@ fn greet(config: &Config) {
     };
     let room = &config.default_room;
     let key = format!("{}{room}", config.key_prefix);
+    for address in &config.stomp_listen {
+        eprintln!("tailcast takes STOMP on {address}");
+    }
+    for address in &config.ops_listen {
+        eprintln!("tailcast tells operators on http://{address}/status");
+    }
     eprintln!("tailcast serves on http://{address}");
     eprintln!("  try:   npx wscat -c ws://{address}");
     if config.memory {

@@ -250,6 +250,7 @@ async fn who_is_refused() {
     check(&one, "/register", body("", PASSWORD), 400, "bad_user");
     check(&one, "/register", body("a\nb", PASSWORD), 400, "bad_user");
     check(&one, "/register", body("ann ", PASSWORD), 400, "bad_user");
+    check(&one, "/register", body("@ann", PASSWORD), 400, "bad_user");
     let name = json!({"user": "bob", "password": PASSWORD, "name": "B\u{7}"});
     check(&one, "/register", name, 400, "bad_name");
     check(&one, "/register", json!({"user": "bob"}), 400, "bad_json");

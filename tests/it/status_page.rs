@@ -1,6 +1,5 @@
 //! The status page in a real browser: what operators see of what happens to a node.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -275,11 +274,9 @@ fn the_page_trusts_nobody_else() {
 #[test]
 fn operators_may_have_a_port_of_their_own() {
     let redis = RedisServer::start();
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
-    let address = format!("127.0.0.1:{port}");
-    let node = Node::start_with(&redis.url(), &["--ops-listen", &address]);
+    let arguments = ["--ops-listen", "127.0.0.1:0", "--publish-timeout", "30s"];
+    let mut node = Node::start_with(&redis.url(), &arguments);
+    let port = node.said_port("tells operators on http://").unwrap();
     let get = |path: &str| http::try_request(port, "GET", path, &[], b"").unwrap();
     for path in ["/metrics", "/status", "/status/page.js", "/status.json"] {
         assert_eq!(
@@ -301,15 +298,22 @@ fn operators_may_have_a_port_of_their_own() {
     let held = std::thread::spawn(move || {
         http::try_request(port, "GET", "/status.json?until=drain", &[], b"")
     });
-    let mut socket = Program::ws(&[&node.ws_url("/rooms/lobby")]);
+    let mut socket = Program::ws(&[&node.ws_url("/rooms/lobby?format=json")]);
     socket.event("open");
     let sockets = || get("/status.json").json()["now"]["sockets"].clone();
     let deadline = Instant::now() + PATIENCE;
     while sockets() != 1 {
         assert!(Instant::now() < deadline);
     }
-    // Who does not read its farewell is waited for a little.
-    socket.say(&json!({"pause": true}).to_string());
+    // A publish under way, for which the drain waits.
+    redis.stop();
+    for frame in [
+        json!({"type": "publish", "message": "hi"}),
+        json!({"type": "ping"}),
+    ] {
+        socket.say(&json!({"send": frame.to_string()}).to_string());
+    }
+    while !socket.line().contains("pong") {}
     let status = || get("/status.json").json()["health"]["status"].clone();
     assert_eq!(status(), "ready");
     node.sigterm();
@@ -317,6 +321,9 @@ fn operators_may_have_a_port_of_their_own() {
     assert_eq!(told["health"]["status"], "draining");
     assert_eq!(status(), "draining");
     assert!(http::try_request(node.port(), "GET", "/", &[], b"").is_err());
+    redis.cont();
+    assert!(node.wait_exit().success());
+    assert!(http::try_request(port, "GET", "/status", &[], b"").is_err());
 }
 
 #[test]

@@ -7,8 +7,6 @@ mod resume;
 mod rules;
 mod transports;
 
-use std::net::{Ipv4Addr, TcpListener};
-
 use serde_json::{Value, json};
 
 use crate::harness::clients::Program;
@@ -32,16 +30,10 @@ pub(crate) struct StompNode {
 
 impl StompNode {
     pub(crate) fn start(redis: &str, arguments: &[&str]) -> Self {
-        // Free just now; a node that does not get it says so and the test fails.
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let tcp = listener.local_addr().unwrap().port();
-        drop(listener);
-        let address = format!("127.0.0.1:{tcp}");
-        let arguments = [&["--stomp-listen", &address], arguments].concat();
-        StompNode {
-            node: Node::start_with(redis, &arguments),
-            tcp,
-        }
+        let arguments = [&["--stomp-listen", "127.0.0.1:0"], arguments].concat();
+        let node = Node::start_with(redis, &arguments);
+        let tcp = node.said_port("takes STOMP on ").unwrap();
+        StompNode { node, tcp }
     }
 
     /// Where a client finds it by that transport.

@@ -1,7 +1,6 @@
 //! The real program as a process of its own: on a port the system chose, killed when dropped.
 
 use std::io::Read;
-use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -11,6 +10,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::PATIENCE;
 use super::http::{self, Response};
+
+/// What a node says in front of its address, once it's there.
+const SERVES: &str = "tailcast serves on http://";
 
 /// A running node.
 pub(crate) struct Node {
@@ -48,33 +50,32 @@ impl Node {
 
     fn serving(arguments: &[&str]) -> Self {
         let deadline = Instant::now() + PATIENCE;
-        loop {
-            let mut node = Self::spawn(arguments);
-            loop {
-                if let Some(status) = node.child.try_wait().unwrap() {
-                    let stderr = node.stderr_to_end();
-                    // Somebody else got the port in between; then another one will do.
-                    let again = stderr.contains("cannot listen on") && Instant::now() < deadline;
-                    assert!(again, "the node ended with {status}: {stderr}");
-                    break;
-                }
-                // Its own word for it: another program may answer on the port.
-                if node.stderr().contains("tailcast serves on") {
-                    return node;
-                }
-                assert!(Instant::now() < deadline, "no start: {}", node.stderr());
-                std::thread::sleep(Duration::from_millis(5));
+        let mut node = Self::spawn(arguments);
+        while node.said_port(SERVES).is_none() {
+            if let Some(status) = node.child.try_wait().unwrap() {
+                let stderr = node.stderr_to_end();
+                panic!("the node ended with {status}: {stderr}");
             }
+            assert!(Instant::now() < deadline, "no start: {}", node.stderr());
+            std::thread::sleep(Duration::from_millis(5));
         }
+        node.port = node.said_port(SERVES).unwrap();
+        node
     }
 
-    /// Starts the program with `--listen` on a free port and these arguments, and waits for
-    /// nothing.
+    /// Starts the program with these arguments on any port, and waits for nothing, not even for it
+    /// to say which port that is.
     pub(crate) fn spawn(arguments: &[&str]) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
-        Self::spawn_at(port, arguments)
+        Self::spawn_at(0, arguments)
+    }
+
+    /// The port of the address that it wrote behind these words.
+    pub(crate) fn said_port(&self, words: &str) -> Option<u16> {
+        let stderr = self.stderr();
+        let (_, rest) = stderr.split_once(words)?;
+        let (address, _) = rest.split_once(['\n', '/'])?;
+        let (_, port) = address.rsplit_once(':')?;
+        Some(port.parse().expect("a port"))
     }
 
     fn spawn_at(port: u16, arguments: &[&str]) -> Self {
@@ -210,7 +211,7 @@ impl Node {
         loop {
             *self = Self::spawn_at(self.port, &arguments);
             while self.child.try_wait().unwrap().is_none() {
-                if self.stderr().contains("tailcast serves on") {
+                if self.said_port(SERVES).is_some() {
                     return self.wait_ready();
                 }
                 std::thread::sleep(Duration::from_millis(5));
