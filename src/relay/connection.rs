@@ -195,7 +195,13 @@ impl Connection {
             let start = enter(&membership, from, gate).await;
             // Held to the end, so that a leave comes either before this or after it.
             let mut rooms = list.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some((_, task)) = rooms.iter_mut().find(|(joining, _)| *joining == name) else {
+            // Left meanwhile; and if it's joined anew, that is another task's.
+            let is_own = |task: &Option<AbortHandle>| {
+                let task = task.as_ref().map(AbortHandle::id);
+                task == tokio::task::try_id()
+            };
+            let mut joining = rooms.iter_mut();
+            let Some((_, task)) = joining.find(|(room, task)| *room == name && is_own(task)) else {
                 return;
             };
             *task = None;
