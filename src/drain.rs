@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rand::Rng;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +34,8 @@ pub struct Drain(Arc<Inner>);
 struct Inner {
     began: CancellationToken,
     open: AtomicUsize,
+    /// The last one ended.
+    ended: Notify,
     /// Turns given out since the drain began.
     turns: AtomicUsize,
     /// Set before `began`.
@@ -75,6 +77,17 @@ impl Drain {
         self.0.began.cancelled().await;
     }
 
+    /// Waits until there is no long-lived connection.
+    pub(crate) async fn emptied(&self) {
+        loop {
+            let ended = self.0.ended.notified();
+            if self.open() == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+
     /// Long-lived connections now.
     pub fn open(&self) -> usize {
         self.0.open.load(Ordering::Relaxed)
@@ -101,7 +114,9 @@ impl DrainSlot {
 
 impl Drop for DrainSlot {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        if self.0.open.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.ended.notify_waiters();
+        }
     }
 }
 
@@ -188,7 +203,10 @@ mod tests {
             let time = u64::try_from(time.as_millis()).unwrap();
             assert!((step..=step + 6).contains(&time), "{turn}: {time}");
         }
+        let mut emptied = std::pin::pin!(drain.emptied());
+        assert!(futures_util::poll!(&mut emptied).is_pending());
         drop(slots);
+        emptied.await;
         assert_eq!(drain.open(), 0);
     }
 

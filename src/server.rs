@@ -220,9 +220,15 @@ impl Server {
         // Aborted tasks drop their listeners, so balancers turn to another node at once.
         accepting.shutdown().await;
         let all = u32::try_from(self.settings.max_sockets).unwrap_or(u32::MAX);
+        let gone = async {
+            let _ = places.acquire_many(all).await;
+            // Sessions whose clients come by requests have no connection between them, but last words
+            // to say all the same.
+            drain.emptied().await;
+        };
         let ended = tokio::select! {
-            all = timeout_at(deadline, places.acquire_many(all)) => match all {
-                Ok(_) => Ended::Drained,
+            gone = timeout_at(deadline, gone) => match gone {
+                Ok(()) => Ended::Drained,
                 Err(_) => Ended::TimedOut,
             },
             () = stop.next() => Ended::AtOnce,
