@@ -87,11 +87,13 @@ pub(super) fn accept(
         cache-control: no-cache\r\n\
         x-accel-buffering: no\r\n\
         connection: close\r\n\
-        vary: origin, accept\r\n"
+        vary: accept\r\n"
         .to_vec();
-    if let Some(origin) = state.settings.allowed_origins.answer(headers) {
-        head.extend_from_slice(b"access-control-allow-origin: ");
-        head.extend_from_slice(origin.as_bytes());
+    let mut cors = HeaderMap::new();
+    state.settings.allowed_origins.mark(headers, &mut cors);
+    for (name, value) in &cors {
+        head.extend_from_slice(format!("{name}: ").as_bytes());
+        head.extend_from_slice(value.as_bytes());
         head.extend_from_slice(b"\r\n");
     }
     head.extend_from_slice(b"\r\n");

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::http::uri::PathAndQuery;
 
 use super::{setup, setup_with};
-use crate::harness::clients::Ws;
+use crate::harness::clients::{Sse, Ws};
 use crate::harness::http;
 
 #[test]
@@ -424,6 +424,15 @@ async fn origins() {
             answer.header("access-control-allow-methods").is_some(),
             allowed
         );
+    }
+    // An EventSource brings cookies from another origin only if it's told that it may.
+    let events = Sse::open(&node, "/rooms/r", &[("origin", "https://app.example")]);
+    let head = events.head.to_lowercase();
+    for want in [
+        "access-control-allow-origin: https://app.example\r\n",
+        "access-control-allow-credentials: true\r\n",
+    ] {
+        assert!(head.contains(want), "{head}");
     }
     assert!(
         Ws::try_open(&node, "/rooms/r", &[]).await.is_ok(),
