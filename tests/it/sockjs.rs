@@ -9,7 +9,10 @@ use serde_json::json;
 use crate::harness::PATIENCE;
 use crate::harness::http::Response;
 use crate::harness::node::Node;
+use crate::harness::redis_server::RedisServer;
 use crate::harness::until;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 const FORM: [(&str, &str); 1] = [("content-type", "text/plain")];
 
@@ -97,6 +100,16 @@ fn a_session_by_requests() {
         assert!(answer.starts_with("c[4400,\"there is no NACK"), "{answer}");
     }
     assert_eq!(sent("[\"x\"]").status, 404);
+}
+
+/// Opens a session and logs in; its events are read.
+fn logged_in(node: &Node, path: &str, query: &str) {
+    let request = |kind: &str, body: &str| post(node, &format!("{path}/{kind}{query}"), body);
+    assert_eq!(request("xhr", "").text(), "o\n");
+    let connect = message("CONNECT\naccept-version:1.2\nhost:a\n\n");
+    assert_eq!(request("xhr_send", &connect).status, 204);
+    let answer = request("xhr", "").text();
+    assert!(answer.starts_with("a[\"CONNECTED\\n"), "{answer}");
 }
 
 /// A receiving request that is left open.
@@ -194,4 +207,101 @@ fn whose_it_is() {
         request("alice", "/ws/0/t/xhr", "http://evil.example").status,
         403
     );
+}
+
+fn token(user: &str, time: &str) -> String {
+    let made = std::process::Command::new(env!("CARGO_BIN_EXE_tailcast"))
+        .args(["token", "--jwt-secret", SECRET, "--user", user])
+        .args(["--room", "*=member", "--ttl", time])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    String::from_utf8(made.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn a_token_that_ends_between_two_polls_is_told() {
+    let node = Node::in_memory(&["--auth", "jwt", "--jwt-secret", SECRET]);
+    let query = format!("?token={}", token("alice", "1s"));
+    let xhr = format!("/ws/0/s/xhr{query}");
+    logged_in(&node, "/ws/0/s", &query);
+    let answer = post(&node, &xhr, "").text();
+    assert!(answer.contains("code:unauthenticated"), "{answer}");
+    // By now the requests come from nobody.
+    for _ in 0..2 {
+        let answer = post(&node, &xhr, "").text();
+        assert!(answer.starts_with("c[4401,\""), "{answer}");
+    }
+    // Somebody else's session still says nothing.
+    let other = format!("/ws/0/s/xhr?token={}", token("bob", "1h"));
+    assert_eq!(post(&node, &other, "").status, 503);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_are_slowed_down_end_when_nobody_receives() {
+    let node = Node::in_memory(&["--frame-rate", "5"]);
+    logged_in(&node, "/ws/0/s", "");
+    // A minute and a half of them.
+    let frames = "BEGIN\ntransaction:a\n\n\0ABORT\ntransaction:a\n\n\0".repeat(225);
+    assert_eq!(
+        post(&node, "/ws/0/s/xhr_send", &json!([frames]).to_string()).status,
+        204
+    );
+    until("the session is over", || {
+        node.metric("tailcast_sockets{kind=\"sockjs\"}") == Some(0.0)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stops_reading_is_told_so() {
+    let node = Node::in_memory(&["--slow-timeout", "1s"]);
+    logged_in(&node, "/ws/0/s", "");
+    let subscribe = message("SUBSCRIBE\nid:1\ndestination:/topic/a\nreceipt:r\n\n");
+    assert_eq!(post(&node, "/ws/0/s/xhr_send", &subscribe).status, 204);
+    let answer = post(&node, "/ws/0/s/xhr", "").text();
+    assert!(answer.starts_with("a[\"RECEIPT\\n"), "{answer}");
+    for _ in 0..4 {
+        node.publish("a", "x".repeat(60_000));
+    }
+    until("the session is over", || {
+        node.metric("tailcast_sockets{kind=\"sockjs\"}") == Some(0.0)
+    })
+    .await;
+    let answer = post(&node, "/ws/0/s/xhr", "").text();
+    assert!(answer.starts_with("a[\"MESSAGE\\n"), "{:.60}", answer);
+    let answer = post(&node, "/ws/0/s/xhr", "").text();
+    assert!(
+        answer.starts_with("c[4408,\"stopped reading"),
+        "{:.60}",
+        answer
+    );
+}
+
+#[test]
+fn messages_of_one_request_are_bounded() {
+    let node = Node::in_memory(&[]);
+    logged_in(&node, "/ws/0/s", "");
+    let many = |count: usize| format!("[{}\"\"]", "\"\",".repeat(count - 1));
+    assert_eq!(post(&node, "/ws/0/s/xhr_send", &many(65_536)).status, 204);
+    assert_eq!(post(&node, "/ws/0/s/xhr_send", &many(65_537)).status, 500);
+}
+
+#[test]
+fn who_polls_is_said_to_leave_when_the_node_drains() {
+    let redis = RedisServer::start();
+    let mut node = Node::start(&redis.url());
+    logged_in(&node, "/ws/0/s", "");
+    let body = json!({"sender": "alice", "type": "JOIN"});
+    let join = message(&format!(
+        "SEND\ndestination:/app/chat.addUser\nreceipt:r\n\n{body}"
+    ));
+    assert_eq!(post(&node, "/ws/0/s/xhr_send", &join).status, 204);
+    let answer = post(&node, "/ws/0/s/xhr", "").text();
+    assert!(answer.contains("RECEIPT"), "{answer}");
+    // No request is open.
+    node.sigterm();
+    assert!(node.wait_exit().success());
+    let said: Vec<_> = redis.entries("public");
+    assert_eq!(said.len(), 2, "{said:?}");
 }

@@ -80,6 +80,10 @@ pub(super) fn fetched(lines: &[u8]) -> (Option<String>, Option<String>) {
     (Some(array).filter(|array| !array.is_empty()), end)
 }
 
+/// Messages that a client may send at once. Empty ones take more memory here than on their way, so
+/// that bytes are no bound; a client that queues up while a request is under way comes with thousands.
+const MESSAGES_MAX: usize = 65_536;
+
 /// Messages from a client: an array of strings, or one string.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Messages(pub(super) Vec<String>);
@@ -113,6 +117,9 @@ impl<'de> Visitor<'de> for AnyMessages {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Messages, A::Error> {
         let mut messages = Vec::new();
         while let Some(Lossy(text)) = items.next_element()? {
+            if messages.len() >= MESSAGES_MAX {
+                return Err(A::Error::custom("too many messages"));
+            }
             messages.push(text);
         }
         Ok(Messages(messages))

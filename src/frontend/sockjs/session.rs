@@ -62,6 +62,18 @@ struct State {
     received: Instant,
     /// The last word.
     end: Option<String>,
+    /// Why it's over, for when that did not get into the mailbox.
+    over: Option<CloseReason>,
+}
+
+/// What a name finds.
+pub(super) enum Found {
+    /// The session.
+    Own(Arc<Session>),
+    /// Somebody else's.
+    Other,
+    /// None.
+    Nothing,
 }
 
 /// All sessions of an endpoint, by name.
@@ -82,10 +94,13 @@ impl Sessions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The session of that name and owner.
-    pub(super) fn find(&self, name: &str, owner: Option<&str>) -> Option<Arc<Session>> {
-        let session = self.all().get(name).cloned();
-        session.filter(|session| session.owner.as_deref() == owner)
+    /// The session of that name, if it's that owner's.
+    pub(super) fn find(&self, name: &str, owner: Option<&str>) -> Found {
+        match self.all().get(name) {
+            None => Found::Nothing,
+            Some(session) if session.owner.as_deref() == owner => Found::Own(session.clone()),
+            Some(_) => Found::Other,
+        }
     }
 
     /// Opens a session; none, if the name is taken or there are too many.
@@ -104,6 +119,7 @@ impl Sessions {
                 is_received: false,
                 received: Instant::now(),
                 end: None,
+                over: None,
             }),
             interrupted: Notify::new(),
         });
@@ -161,12 +177,14 @@ async fn live<D: Dialogue>(
     let mut interrupted = pin!(session.interrupted.notified());
     let mut timer = pin!(sleep_until(Instant::now() + DISCONNECT));
     let end = loop {
+        // What the client says comes last, as that may never end.
         tokio::select! {
             biased;
-            () = talk.ready() => {}
             reason = &mut closed => break End::Closed(reason),
             retry_ms = &mut told => break End::Drain(retry_ms),
             () = &mut interrupted => break End::Gone,
+            () = session.left() => break End::Gone,
+            () = talk.ready() => {}
         }
         if talk.reschedules() {
             timer.as_mut().reset(next(session, &mut talk));
@@ -176,17 +194,17 @@ async fn live<D: Dialogue>(
             reason = &mut closed => break End::Closed(reason),
             retry_ms = &mut told => break End::Drain(retry_ms),
             () = &mut interrupted => break End::Gone,
-            sent = messages.recv() => {
-                let now = Instant::now();
-                for message in sent.unwrap_or_default() {
-                    talk.on_frame(Inbound::Text(&message), now);
-                }
-            }
             () = &mut timer => {
                 if session.is_left(Instant::now()) {
                     break End::Gone;
                 }
                 timer.as_mut().reset(next(session, &mut talk));
+            }
+            sent = messages.recv() => {
+                let now = Instant::now();
+                for message in sent.unwrap_or_default() {
+                    talk.on_frame(Inbound::Text(&message), now);
+                }
             }
         }
     };
@@ -194,18 +212,18 @@ async fn live<D: Dialogue>(
     messages.close();
     let reason = match end {
         End::Closed(reason) => Some(reason),
-        other => {
-            match other {
-                End::Drain(retry_ms) => {
-                    talk.say_bye(retry_ms);
-                    let _ = timeout(SETTLING, talk.settled()).await;
-                    talk.outlet().close(CloseReason::Drain);
-                }
-                End::Gone | End::Closed(_) => talk.outlet().close(CloseReason::Gone),
-            }
+        End::Drain(retry_ms) => {
+            talk.say_bye(retry_ms);
+            let _ = timeout(SETTLING, talk.settled()).await;
+            talk.outlet().close(CloseReason::Drain);
+            timeout(CLOSING, closed).await.ok()
+        }
+        End::Gone => {
+            talk.outlet().close(CloseReason::Gone);
             timeout(CLOSING, closed).await.ok()
         }
     };
+    session.state().over.clone_from(&reason);
     let code = reason.as_ref().map_or(1006, CloseReason::code);
     state.metrics.closed(code);
     debug!(code, "session closed");
@@ -238,6 +256,17 @@ impl Session {
         !state.is_received && now >= state.received + DISCONNECT
     }
 
+    /// Waits until nobody has received for too long.
+    async fn left(&self) {
+        loop {
+            let now = Instant::now();
+            if self.is_left(now) {
+                return;
+            }
+            sleep_until(self.left_at(now)).await;
+        }
+    }
+
     /// Gives its dialogue what the client sent; false if it's over.
     pub(super) async fn send(&self, messages: Messages) -> bool {
         messages.0.is_empty() && !self.inbox.is_closed()
@@ -256,6 +285,14 @@ impl Session {
             session: self.clone(),
             is_done: false,
         })
+    }
+
+    /// Why it's over, where the mailbox says nothing of it.
+    fn why_over(&self) -> String {
+        match &self.state().over {
+            None | Some(CloseReason::Gone) => framing::close(GONE.0, GONE.1),
+            Some(reason) => framing::close(reason.code(), &reason.text()),
+        }
     }
 
     /// The last word, if all before it was fetched.
@@ -290,7 +327,7 @@ impl Seat {
         }
         let taken = match timeout(HEARTBEAT, self.session.carrier.take()).await {
             Ok(Ok(taken)) => taken,
-            Ok(Err(_)) => return last(self.end(framing::close(GONE.0, GONE.1))),
+            Ok(Err(_)) => return last(self.end(self.session.why_over())),
             Err(_) => {
                 return Fetched {
                     frame: framing::HEARTBEAT.to_owned(),

@@ -10,13 +10,14 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tokio::time::sleep;
 
-use super::framing::{Messages, OPEN};
+use super::framing::{self, Messages, OPEN};
 use super::path::Transport;
-use super::session::{Seat, owner};
+use super::session::{Found, Seat, owner};
 use super::{Endpoint, NOT_CACHED};
 use crate::auth::{AuthError, Identity};
 use crate::frontend::ApiError;
 use crate::frontend::carried::Service;
+use crate::relay::close::CloseReason;
 
 /// A client that gave up a request may come with the next one before the first is noticed to be gone.
 const GRACE: Duration = Duration::from_millis(100);
@@ -123,10 +124,9 @@ impl<S: Service> Endpoint<S> {
         body: Body,
     ) -> Result<Response, ApiError> {
         let gone = || ApiError::new(404, "not_found", "there is no such session");
-        let session = self
-            .sessions
-            .find(name, owner(who).as_deref())
-            .ok_or_else(gone)?;
+        let Found::Own(session) = self.sessions.find(name, owner(who).as_deref()) else {
+            return Err(gone());
+        };
         // Escaped, a message may become longer.
         let longest = self.service.max_message().saturating_mul(2);
         let body = axum::body::to_bytes(body, longest).await;
@@ -165,21 +165,29 @@ impl<S: Service> Endpoint<S> {
         if streams {
             first.push(style.prelude());
         }
-        let session = match self.sessions.find(name, owner(&who).as_deref()) {
-            Some(session) => session,
-            None => {
+        let taken = || {
+            ApiError::new(
+                503,
+                "too_many_sessions",
+                "this session can't be opened; try another",
+            )
+        };
+        let session = match (self.sessions.find(name, owner(&who).as_deref()), &who) {
+            (Found::Own(session), _) => session,
+            // Whose token has ended since is told so; what the session has for its owner is not.
+            (Found::Other, Err(error)) => {
+                let reason = CloseReason::Unauthenticated(error.to_string().into());
+                first.push(style.frame(&framing::close(reason.code(), &reason.text())));
+                return Ok(style.response(Body::from(first.concat())));
+            }
+            (Found::Other, Ok(_)) => return Err(taken()),
+            (Found::Nothing, _) => {
                 if self.service.state().drain.began() {
                     return Err(ApiError::draining());
                 }
                 let session = self.sessions.open(&self.service, name, who);
                 first.push(style.frame(OPEN));
-                session.ok_or_else(|| {
-                    ApiError::new(
-                        503,
-                        "too_many_sessions",
-                        "this session can't be opened; try another",
-                    )
-                })?
+                session.ok_or_else(taken)?
             }
         };
         let mut seat = session.receive();
