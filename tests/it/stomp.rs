@@ -3,6 +3,7 @@
 
 mod chat;
 mod faults;
+mod moments;
 mod resume;
 mod rules;
 mod transports;
@@ -30,8 +31,17 @@ pub(crate) struct StompNode {
 
 impl StompNode {
     pub(crate) fn start(redis: &str, arguments: &[&str]) -> Self {
+        StompNode::listening(arguments, |arguments| Node::start_with(redis, arguments))
+    }
+
+    /// One without Redis.
+    pub(crate) fn in_memory(arguments: &[&str]) -> Self {
+        StompNode::listening(arguments, Node::in_memory)
+    }
+
+    fn listening(arguments: &[&str], start: impl FnOnce(&[&str]) -> Node) -> Self {
         let arguments = [&["--stomp-listen", "127.0.0.1:0"], arguments].concat();
-        let node = Node::start_with(redis, &arguments);
+        let node = start(&arguments);
         let tcp = node.said_port("takes STOMP on ").unwrap();
         StompNode { node, tcp }
     }

@@ -86,6 +86,10 @@ impl<D: Dialogue> Dialogue for Framed<D> {
         }
     }
 
+    fn on_received(&mut self, now: Instant) {
+        self.under.on_received(now);
+    }
+
     fn check(&mut self, now: Instant) -> Option<Instant> {
         if now >= self.beat {
             self.beat = now + session::HEARTBEAT;

@@ -71,15 +71,18 @@ fn encode_entry(coding: Coding, room: &RoomName, entry: &Entry) -> Bytes {
     let mut out = Vec::with_capacity(160 + entry.size());
     put_header(&mut out, "message-id", &entry.id.to_string());
     put_header(&mut out, "timestamp", &entry.id.ms.to_string());
+    let is_base64 = coding == Coding::Quoted && std::str::from_utf8(message).is_err();
+    if is_base64 {
+        // Before a field of that name, as clients take the first.
+        put_header(&mut out, "content-transfer-encoding", "base64");
+    }
     let omitted = put_fields(&mut out, entry);
     if omitted > 0 {
         put_header(&mut out, "x-omitted", &omitted.to_string());
     }
-    if coding == Coding::Quoted && std::str::from_utf8(message).is_err() {
-        put_header(&mut out, "content-transfer-encoding", "base64");
-        put_body(&mut out, STANDARD.encode(message).as_bytes());
-    } else {
-        put_body(&mut out, message);
+    match is_base64 {
+        true => put_body(&mut out, STANDARD.encode(message).as_bytes()),
+        false => put_body(&mut out, message),
     }
     share(Kind::Entry, coding, room, entry.id, &out)
 }
@@ -170,11 +173,35 @@ struct Subscription {
     acks: bool,
 }
 
+/// Subscriptions that a connection has of one room. Each makes a frame of its own of every entry, so
+/// that without a bound one entry could fill the memory.
+const SUBSCRIPTIONS_MAX: usize = 32;
+
+/// What became of a new subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Subscribed {
+    /// It's the first of its room, which is to be joined.
+    First,
+    /// It shares the place of another.
+    Shares,
+    /// It will, once the room is joined; its receipt is said then.
+    Waits,
+    /// There is one of that name.
+    Exists,
+    /// There are too many of that room.
+    TooMany,
+}
+
+/// A room that is being joined, with the receipts of subscriptions that wait for it.
+type Joining = (RoomName, Vec<Box<str>>);
+
 /// Makes the frames of one connection.
 pub(super) struct Frames {
     envelope: &'static Envelope,
     version: Version,
     subscriptions: Vec<Subscription>,
+    /// Mostly none.
+    joining: Vec<Joining>,
     /// The client has been told ERROR, or needs none.
     told: bool,
 }
@@ -185,6 +212,7 @@ impl Frames {
             envelope,
             version: Version::V10,
             subscriptions: Vec::new(),
+            joining: Vec::new(),
             told: false,
         }
     }
@@ -199,18 +227,35 @@ impl Frames {
         self.told = true;
     }
 
-    /// Adds a subscription; whether it's the first of its room, or none if there is one of that name.
+    /// Adds a subscription.
     pub(super) fn subscribe(
         &mut self,
         id: &str,
         destination: &str,
         room: &RoomName,
         acks: bool,
-    ) -> Option<bool> {
+        receipt: Option<&str>,
+    ) -> Subscribed {
         if self.subscriptions.iter().any(|other| *other.id == *id) {
-            return None;
+            return Subscribed::Exists;
         }
-        let is_first = !self.has(room);
+        let others = self.subscriptions.iter();
+        let others = others.filter(|other| other.room == *room).count();
+        if others >= SUBSCRIPTIONS_MAX {
+            return Subscribed::TooMany;
+        }
+        let subscribed = match self.joining.iter_mut().find(|(other, _)| other == room) {
+            Some((_, receipts)) => {
+                receipts.extend(receipt.map(Box::from));
+                Subscribed::Waits
+            }
+            None if others > 0 => Subscribed::Shares,
+            None => {
+                let receipts = receipt.map(Box::from).into_iter().collect();
+                self.joining.push((room.clone(), receipts));
+                Subscribed::First
+            }
+        };
         let mut lines = Vec::new();
         // A client of 1.0 that gave no name goes by the destination.
         if id != destination || self.version != Version::V10 {
@@ -227,7 +272,14 @@ impl Frames {
             head: coded.into(),
             acks,
         });
-        Some(is_first)
+        subscribed
+    }
+
+    /// A room is joined, or won't be: the receipts that waited for it.
+    pub(super) fn joined(&mut self, room: &RoomName) -> Vec<Box<str>> {
+        let at = self.joining.iter().position(|(other, _)| other == room);
+        let receipts = at.map(|at| self.joining.swap_remove(at).1);
+        receipts.unwrap_or_default()
     }
 
     fn has(&self, room: &RoomName) -> bool {

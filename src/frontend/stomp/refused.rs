@@ -49,6 +49,12 @@ impl Refused {
         Refused::new("unsupported", message, CloseReason::BadRequest)
     }
 
+    /// One room in too many subscriptions.
+    pub(super) fn many_subscriptions() -> Self {
+        let text = "this connection has too many subscriptions of that room; end one";
+        Refused::new("too_many_subscriptions", text, CloseReason::Policy)
+    }
+
     /// Versions have nothing in common.
     pub(super) fn version() -> Self {
         let text = "this server speaks STOMP 1.0, 1.1 and 1.2; name one in accept-version";

@@ -10,7 +10,7 @@ use bytes::{Buf, BytesMut};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::task::coop;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::beats::{Due, Heart, answer};
 use super::frame::{Decoder, Frame, Version};
@@ -76,8 +76,8 @@ pub(crate) struct Talk {
     pub(super) pending: Option<BoxFuture<'static, Resumed>>,
     /// A subscription that waits for what was sent before it: it begins behind that.
     waits: Option<Box<(Subscribe, Option<Box<str>>)>>,
-    /// Whether it joins a room just now.
-    pub(super) joins: bool,
+    /// Until when it's waited for the room that it joins just now.
+    pub(super) joins: Option<Instant>,
     heart: Heart,
     /// Whether deadlines have changed since they were asked for.
     reschedules: bool,
@@ -114,7 +114,7 @@ impl Talk {
             backlog: BytesMut::new(),
             pending: None,
             waits: None,
-            joins: false,
+            joins: None,
             heart: Heart::new(now),
             reschedules: false,
             limiter: Limiter::new(now),
@@ -127,9 +127,36 @@ impl Talk {
         self.session.connection()
     }
 
-    /// Waits until more may be read from the client, and goes on with what was read already.
+    /// Waits until more may be read from the client, and looks after what is due meanwhile.
     async fn may_listen(&mut self) {
         loop {
+            let due = self.due().map(sleep_until);
+            let due = async {
+                match due {
+                    Some(due) => due.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.catch_up() => break,
+                () = due => {
+                    let now = Instant::now();
+                    // It's not silent: nobody listens.
+                    self.heart.on_heard(now);
+                    self.tend(now);
+                }
+            }
+        }
+        self.heart.on_heard(Instant::now());
+    }
+
+    /// Goes on with what was read already, until all of it is done. May be dropped and asked again.
+    async fn catch_up(&mut self) {
+        loop {
+            if self.outlet().is_closing() {
+                self.end();
+            }
             if let Some(pending) = &mut self.pending {
                 // Kept where it is until it's done: this future may be dropped before.
                 let resumed = pending.await;
@@ -141,10 +168,10 @@ impl Talk {
                 self.connection().settled().await;
                 self.subscribe_now();
             }
-            if self.joins {
-                // Boxed, as its timer would make every connection larger for its whole life.
-                Box::pin(self.connection().joined()).await;
-                self.joins = false;
+            if let Some(until) = self.joins {
+                // While Redis is away a publish had better be refused than never read.
+                let _ = timeout_at(until, self.connection().joined()).await;
+                self.joins = None;
             }
             if let Phase::Leaving(_) = self.phase {
                 self.connection().settled().await;
@@ -159,13 +186,27 @@ impl Talk {
         }
     }
 
+    /// Nothing more is done: the connection ends.
+    fn end(&mut self) {
+        self.phase = Phase::Over;
+        self.pending = None;
+        self.waits = None;
+        self.joins = None;
+        self.backlog = BytesMut::new();
+    }
+
     /// Whether what comes has to wait.
     fn is_busy(&self) -> bool {
-        self.pending.is_some() || self.waits.is_some() || self.joins || !self.backlog.is_empty()
+        self.pending.is_some()
+            || self.waits.is_some()
+            || self.joins.is_some()
+            || !self.backlog.is_empty()
     }
 
     fn on_bytes(&mut self, bytes: &[u8], now: Instant) {
         self.heart.on_heard(now);
+        // Nobody else does, as long as there is always something to read.
+        self.tend(now);
         let mut input = bytes;
         if !self.is_busy() {
             self.read(&mut input, now);
@@ -189,7 +230,8 @@ impl Talk {
 
     /// Reads one frame and does what it asks for.
     fn read(&mut self, input: &mut &[u8], now: Instant) {
-        if matches!(self.phase, Phase::Leaving(_) | Phase::Over) {
+        // Behind an ERROR, whoever said it, nothing is done any more.
+        if matches!(self.phase, Phase::Leaving(_) | Phase::Over) || self.outlet().is_closing() {
             *input = &[];
             return;
         }
@@ -214,6 +256,9 @@ impl Talk {
     }
 
     fn resume(&mut self, resumed: Resumed) {
+        if self.outlet().is_closing() {
+            return self.end();
+        }
         let now = Instant::now();
         match resumed {
             Resumed::Who(connect, who) => self.admit(&connect, who, now),
@@ -296,6 +341,9 @@ impl Talk {
         let Some((asked, receipt)) = self.waits.take().map(|waits| *waits) else {
             return;
         };
+        if self.outlet().is_closing() {
+            return self.end();
+        }
         if let Err(refused) = self.subscribe(asked, receipt.clone()) {
             self.refuse(receipt.as_deref(), &refused);
         }
@@ -359,8 +407,7 @@ impl Talk {
     }
 
     pub(super) fn refuse(&mut self, receipt: Option<&str>, refused: &Refused) {
-        self.phase = Phase::Over;
-        self.backlog = BytesMut::new();
+        self.end();
         self.voice.refuse(self.outlet(), receipt, refused);
     }
 
@@ -371,8 +418,9 @@ impl Talk {
     /// Closes the connection if its time is over.
     fn end_if_over(&mut self, now: Instant) {
         match &self.phase {
-            Phase::Outside { until, .. } if now >= *until => {
-                self.phase = Phase::Over;
+            // Once it has come, it's ours to find out who that is.
+            Phase::Outside { until, .. } if now >= *until && self.pending.is_none() => {
+                self.end();
                 let text = "no CONNECT came in time";
                 self.outlet().close(CloseReason::Timeout(text.into()));
             }
@@ -383,12 +431,30 @@ impl Talk {
         }
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        match &self.phase {
-            Phase::Outside { until, .. } => Some(*until),
-            Phase::Inside(expires) => *expires,
-            Phase::Leaving(_) | Phase::Over => None,
+    /// Looks after what is due.
+    fn tend(&mut self, now: Instant) {
+        self.end_if_over(now);
+        match self.heart.due(now) {
+            // What waits already is a sign of life itself.
+            Due::Beat if !self.outlet().is_blocked() => self.say(self.voice.beat()),
+            Due::Silence if !self.outlet().is_blocked() => {
+                let text = "no heart-beat came in time";
+                self.outlet().close(CloseReason::Timeout(text.into()));
+            }
+            // What it would answer may be with us.
+            Due::Silence => self.heart.on_heard(now),
+            Due::Beat | Due::Nothing => {}
         }
+    }
+
+    /// When something is due next.
+    fn due(&self) -> Option<Instant> {
+        let end = match &self.phase {
+            Phase::Outside { until, .. } if self.pending.is_none() => Some(*until),
+            Phase::Inside(expires) => *expires,
+            Phase::Outside { .. } | Phase::Leaving(_) | Phase::Over => None,
+        };
+        end.into_iter().chain(self.heart.next()).min()
     }
 }
 
@@ -404,7 +470,12 @@ impl Dialogue for Talk {
     }
 
     async fn ready(&mut self) {
-        self.may_listen().await;
+        let is_idle = !self.is_busy() && !matches!(self.phase, Phase::Leaving(_));
+        if is_idle && self.connection().ready().now_or_never().is_some() {
+            return;
+        }
+        // Boxed, as its timers would make every connection larger for its whole life.
+        Box::pin(self.may_listen()).await;
     }
 
     fn on_frame(&mut self, frame: Inbound<'_>, now: Instant) {
@@ -423,18 +494,12 @@ impl Dialogue for Talk {
 
     fn check(&mut self, now: Instant) -> Option<Instant> {
         self.reschedules = false;
-        self.end_if_over(now);
-        match self.heart.due(now) {
-            Due::Beat => self.say(self.voice.beat()),
-            Due::Silence if !self.outlet().is_blocked() => {
-                let text = "no heart-beat came in time";
-                self.outlet().close(CloseReason::Timeout(text.into()));
-            }
-            // What it would answer may be with us.
-            Due::Silence => self.heart.on_heard(now),
-            Due::Nothing => {}
-        }
-        self.deadline().into_iter().chain(self.heart.next()).min()
+        self.tend(now);
+        self.due()
+    }
+
+    fn on_received(&mut self, now: Instant) {
+        self.heart.on_heard(now);
     }
 
     fn reschedules(&self) -> bool {

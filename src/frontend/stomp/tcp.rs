@@ -59,11 +59,12 @@ async fn live(state: Arc<FrontendState>, taken: Taken) {
     let mut told = pin!(slot.told());
     let mut timer = pin!(sleep_until(next(&mut talk)));
     let end = loop {
+        // The client comes last, as it may always have something to say.
         tokio::select! {
             biased;
-            () = talk.ready() => {}
             reason = &mut closed => break End::Closed(reason),
             retry_ms = &mut told => break End::Drain(retry_ms),
+            () = talk.ready() => {}
         }
         match read(&socket, &mut talk) {
             Ok(true) => {

@@ -2,10 +2,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use futures_util::FutureExt;
+use tokio::time::Instant;
 
 use super::farewell::{self, FAREWELLS_MAX};
 use super::login;
+use super::message::Subscribed;
 use super::refused::Refused;
 use super::request::{Send, Subscribe};
 use super::talk::{Resumed, Talk};
@@ -25,30 +28,30 @@ impl Talk {
         let mode = self.state.auth.settings().mode;
         let room = asked.place.room(self.session.identity().user(), mode)?;
         let (id, from) = (&asked.id, asked.from);
-        let is_first = self
-            .voice
-            .lane
-            .with(|frames| frames.subscribe(id, &asked.destination, &room, asked.acks));
-        match is_first {
-            None => {
+        let subscribed = self.voice.lane.with(|frames| {
+            let receipt = receipt.as_deref();
+            frames.subscribe(id, &asked.destination, &room, asked.acks, receipt)
+        });
+        match subscribed {
+            Subscribed::First => {}
+            Subscribed::Exists => {
                 return Err(Refused::bad(format!(
                     "there is a subscription {id} already; take another id"
                 )));
             }
-            Some(false) if from != Position::Now => {
-                self.voice.lane.with(|frames| frames.unsubscribe(id));
+            Subscribed::TooMany => return Err(Refused::many_subscriptions()),
+            Subscribed::Shares | Subscribed::Waits if from != Position::Now => {
                 return Err(Refused::bad(
                     "this connection is in that room already, so that another subscription of it begins now; replay it over another connection",
                 ));
             }
-            // In by now: it was waited for.
-            Some(false) => {
+            Subscribed::Shares => {
                 if let Some(receipt) = receipt {
                     self.say(self.voice.receipt(&receipt, &[]));
                 }
                 return Ok(());
             }
-            Some(true) => {}
+            Subscribed::Waits => return Ok(()),
         }
         let join = Join {
             from,
@@ -56,27 +59,34 @@ impl Talk {
             // There are no words for being put out of one room, so that it ends the connection.
             is_home: true,
         };
-        let joined = self.joined(receipt);
+        let joined = self.joined(room.clone());
         self.session.join(room, join, joined)?;
-        self.joins = true;
+        self.joins = Some(Instant::now() + self.state.relay().publish_timeout());
         Ok(())
     }
 
-    /// What a join's end does: RECEIPT with the ID to resume from, or ERROR.
-    fn joined(&self, receipt: Option<Box<str>>) -> Joined {
+    /// What a join's end does: RECEIPTs with the ID to resume from, or ERROR.
+    fn joined(&self, room: RoomName) -> Joined {
         let voice = self.voice.clone();
         // Weak, as the outlet may keep the join, and so this.
         let outlet = Arc::downgrade(self.outlet());
-        Box::new(move |outcome| match outcome {
-            Ok(began) => receipt.map(|receipt| {
-                let head = began.head.to_string();
-                voice.receipt(&receipt, &[("last-id", &head)])
-            }),
-            Err(error) => {
-                if let Some(outlet) = outlet.upgrade() {
-                    voice.refuse(&outlet, receipt.as_deref(), &Refused::from(&error));
+        Box::new(move |outcome| {
+            let receipts = voice.lane.with(|frames| frames.joined(&room));
+            match outcome {
+                Ok(began) => {
+                    let head = began.head.to_string();
+                    let said = receipts.iter();
+                    let said = said.map(|receipt| voice.receipt(receipt, &[("last-id", &head)]));
+                    let said: Vec<Bytes> = said.collect();
+                    (!said.is_empty()).then(|| said.concat().into())
                 }
-                None
+                Err(error) => {
+                    if let Some(outlet) = outlet.upgrade() {
+                        let receipt = receipts.first().map(AsRef::as_ref);
+                        voice.refuse(&outlet, receipt, &Refused::from(&error));
+                    }
+                    None
+                }
             }
         })
     }
@@ -88,6 +98,10 @@ impl Talk {
             ended.ok_or_else(|| Refused::bad(format!("there is no subscription {id}")))?;
         if is_last {
             self.session.leave(&room);
+            // Given up before it was joined; nobody else says so.
+            for receipt in self.voice.lane.with(|frames| frames.joined(&room)) {
+                self.say(self.voice.receipt(&receipt, &[]));
+            }
         }
         Ok(())
     }

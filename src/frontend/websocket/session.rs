@@ -71,6 +71,9 @@ pub(crate) trait Dialogue: Send + 'static {
     /// Takes one frame in.
     fn on_frame(&mut self, frame: Inbound<'_>, now: Instant);
 
+    /// Something came, which may be a part of a frame that takes its time.
+    fn on_received(&mut self, _now: Instant) {}
+
     /// Looks after deadlines of its own, and says when the next one is.
     fn check(&mut self, now: Instant) -> Option<Instant>;
 
@@ -234,14 +237,14 @@ impl<D: Dialogue> Session<D> {
         let reason = match error {
             Error::Io(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 let io = self.ws.get_mut();
-                if io.take_received() {
-                    self.watch.on_received(Instant::now());
+                let has_received = io.take_received();
+                let is_spent = io.end_turn();
+                if has_received {
+                    let now = Instant::now();
+                    self.watch.on_received(now);
+                    self.talk.on_received(now);
                 }
-                return if io.end_turn() {
-                    Step::Spent
-                } else {
-                    Step::Idle
-                };
+                return if is_spent { Step::Spent } else { Step::Idle };
             }
             Error::Io(_)
             | Error::ConnectionClosed

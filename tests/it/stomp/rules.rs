@@ -5,9 +5,14 @@ use serde_json::{Value, json};
 use super::{Program, Stomp, StompNode, TRANSPORTS};
 use crate::harness::redis_server::RedisServer;
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub(super) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 fn token(user: &str, role: &str) -> String {
+    token_for(user, role, "1h")
+}
+
+/// One that holds for so long.
+pub(super) fn token_for(user: &str, role: &str, time: &str) -> String {
     let role = format!("*={role}");
     let made = std::process::Command::new(env!("CARGO_BIN_EXE_tailcast"))
         .args([
@@ -18,6 +23,8 @@ fn token(user: &str, role: &str) -> String {
             user,
             "--room",
             &role,
+            "--ttl",
+            time,
         ])
         .output()
         .unwrap();

@@ -37,7 +37,10 @@ fn finish(frames: &mut Frames, record: &Bytes) -> Vec<u8> {
 fn check(version: Version, fields: &[(&'static [u8], &'static [u8])], want: &[u8]) {
     let mut frames = frames(version, &BARE);
     let room = room("a");
-    assert_eq!(frames.subscribe("s", "/topic/a", &room, false), Some(true));
+    assert_eq!(
+        frames.subscribe("s", "/topic/a", &room, false, None),
+        Subscribed::First
+    );
     let got = finish(
         &mut frames,
         &encode_entry(Coding::Bytes, &room, &entry_of(fields)),
@@ -112,12 +115,18 @@ fn entries_become_messages() {
 fn each_subscription_gets_its_own() {
     let mut frames = frames(Version::V12, &BARE);
     let (a, b) = (room("a"), room("b"));
-    assert_eq!(frames.subscribe("1", "/topic/a", &a, true), Some(true));
     assert_eq!(
-        frames.subscribe("2", "/user/queue/x", &a, false),
-        Some(false)
+        frames.subscribe("1", "/topic/a", &a, true, None),
+        Subscribed::First
     );
-    assert_eq!(frames.subscribe("2", "/topic/b", &b, false), None);
+    assert_eq!(
+        frames.subscribe("2", "/user/queue/x", &a, false, Some("r")),
+        Subscribed::Waits
+    );
+    let subscribed = frames.subscribe("2", "/topic/b", &b, false, None);
+    assert_eq!(subscribed, Subscribed::Exists);
+    assert_eq!(frames.joined(&a), [Box::<str>::from("r")]);
+    assert!(frames.joined(&a).is_empty());
     let hello = encode_entry(Coding::Bytes, &a, &entry_of(&[(b"message", b"hi")]));
     let rest = "message-id:5-1\ntimestamp:5\ncontent-length:2\n\nhi\0";
     let one = format!("MESSAGE\nsubscription:1\ndestination:/topic/a\nack:5-1\n{rest}");
@@ -139,7 +148,7 @@ fn each_subscription_gets_its_own() {
 fn clients_of_1_0_go_by_the_destination() {
     let mut frames = frames(Version::V10, &BARE);
     let a = room("a");
-    frames.subscribe("/topic/a", "/topic/a", &a, true);
+    frames.subscribe("/topic/a", "/topic/a", &a, true, None);
     let got = finish(
         &mut frames,
         &encode_entry(Coding::Bytes, &a, &entry_of(&[(b"message", b"hi")])),
@@ -161,13 +170,20 @@ static TEXT: Envelope = Envelope {
 fn what_is_no_text_is_base64_where_only_text_passes() {
     let mut frames = frames(Version::V12, &TEXT);
     let a = room("a");
-    frames.subscribe("s", "/topic/a", &a, false);
-    let fields: [(&[u8], &[u8]); 2] = [(b"message", b"\xff\0"), (b"b", b"c")];
+    frames.subscribe("s", "/topic/a", &a, false, None);
+    let fields: [(&[u8], &[u8]); 3] = [
+        (b"message", b"\xff\0"),
+        (b"b", b"c"),
+        // Clients take the first.
+        (b"content-transfer-encoding", b"binary"),
+    ];
     let got = finish(
         &mut frames,
         &encode_entry(Coding::Quoted, &a, &entry_of(&fields)),
     );
-    let want = want("b:c\ncontent-transfer-encoding:base64\ncontent-length:4\n\n/wA=\0");
+    let want = want(
+        "content-transfer-encoding:base64\nb:c\ncontent-transfer-encoding:binary\ncontent-length:4\n\n/wA=\0",
+    );
     assert_eq!(quoted::read(&got).unwrap().into_bytes(), want);
 }
 
@@ -223,7 +239,7 @@ proptest! {
         let a = room("a");
         let of = |envelope: &'static Envelope| {
             let mut frames = frames(version, envelope);
-            frames.subscribe(&id, "/topic/a", &a, acks);
+            frames.subscribe(&id, "/topic/a", &a, acks, None);
             finish(&mut frames, &encode_entry(envelope.coding, &a, &entry))
         };
         prop_assert_eq!(of(&TEXT), slowly(&of(&BARE)));
@@ -257,7 +273,7 @@ proptest! {
 fn gaps_are_told() {
     let mut frames = frames(Version::V12, &BARE);
     let a = room("a");
-    frames.subscribe("s", "/topic/a", &a, true);
+    frames.subscribe("s", "/topic/a", &a, true, None);
     let told = encode_gap(
         Coding::Bytes,
         &a,
