@@ -176,7 +176,11 @@ impl<S: Service> Endpoint<S> {
             (Found::Own(session), _) => session,
             // Whose token has ended since is told so; what the session has for its owner is not.
             (Found::Other, Err(error)) => {
-                let reason = CloseReason::Unauthenticated(error.to_string().into());
+                let text = error.to_string().into();
+                let reason = match error {
+                    AuthError::Missing => CloseReason::Forbidden(text),
+                    _ => CloseReason::Unauthenticated(text),
+                };
                 first.push(style.frame(&framing::close(reason.code(), &reason.text())));
                 return Ok(style.response(Body::from(first.concat())));
             }

@@ -79,7 +79,7 @@ fn nothing_behind_an_error_is_done() {
     client.say(&subscribe("c", "1", ""));
     assert!(client.frame().starts_with("RECEIPT\n"));
     // The second one is refused by the store; the subscription waits until that is known.
-    let frames = [send("a"), send("a"), subscribe("c", "2", ""), send("b")].concat();
+    let frames = [send("a"), send("a"), subscribe("c", "2", ""), send("c")].concat();
     client.say(&frames);
     let rest = client.rest();
     assert!(
@@ -88,7 +88,7 @@ fn nothing_behind_an_error_is_done() {
     );
     assert!(!rest.contains("receipt-id:2\n"), "{rest}");
     assert_eq!(redis.entries("a").len(), 1);
-    assert!(redis.entries("b").is_empty());
+    assert!(redis.entries("c").is_empty());
 }
 
 #[test]
