@@ -214,7 +214,7 @@ fn a_large_message_on_its_way_is_a_sign_of_life() {
             "/stomp" => frame.to_owned(),
             _ => serde_json::json!([frame]).to_string(),
         };
-        let connect = wrap("CONNECT\naccept-version:1.2\nhost:a\nheart-beat:1000,0\n\n\0");
+        let connect = wrap("CONNECT\naccept-version:1.2\nhost:a\nheart-beat:2000,0\n\n\0");
         stream.write_all(&masked(connect.len())).unwrap();
         stream.write_all(connect.as_bytes()).unwrap();
         // Twice the heart-beat is borne, and this takes longer.
@@ -227,9 +227,9 @@ fn a_large_message_on_its_way_is_a_sign_of_life() {
         for piece in message.as_bytes().chunks(message.len() / 20) {
             // An error is seen by what is missing below.
             let _ = stream.write_all(piece);
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(Duration::from_millis(300));
         }
-        assert!(began.elapsed() > Duration::from_secs(4));
+        assert!(began.elapsed() > Duration::from_secs(5));
         let mut got = Vec::new();
         let _ = stream.read_to_end(&mut got);
         let got = String::from_utf8_lossy(&got);

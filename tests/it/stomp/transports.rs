@@ -133,16 +133,16 @@ fn versions() {
 async fn heart_beats_keep_and_end_connections() {
     let redis = RedisServer::start();
     let node = StompNode::start(&redis.url(), &["--ping", "0s"]);
-    // Longer than both sides would bear silence.
+    // Longer than both sides would bear silence, which is twice the time.
     let mut clients: Vec<Stomp> = TRANSPORTS
         .iter()
         .map(|transport| {
-            let mut client = node.client(transport, &["--heartbeat", "1000"]);
+            let mut client = node.client(transport, &["--heartbeat", "2000"]);
             client.subscribe("/topic/beats", &[]);
             client
         })
         .collect();
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
     clients[0].publish("/topic/beats", "still here");
     for (client, transport) in clients.iter().zip(TRANSPORTS) {
         assert_eq!(client.message().1, "still here", "{transport}");
