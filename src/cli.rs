@@ -79,7 +79,7 @@ pub fn command() -> Command {
             |setting| OF_TOKEN.contains(&setting.name),
         ))
         .subcommand(demo::DemoArgs::augment_args(Command::new("demo")).about("Fill a running server with rooms and messages, for showing"))
-        .subcommand(BenchArgs::augment_args(Command::new("bench")).about("Measure a running server"));
+        .subcommand(BenchArgs::augment_args(Command::new("bench")).about("Measure a running server, or what each protocol costs"));
     with_settings(root)
 }
 
