@@ -1,6 +1,5 @@
 //! What only several settings together can get wrong.
 
-use super::origin::Found;
 use super::reader::Reader;
 use super::{Config, Durability, TailMode, auth};
 
