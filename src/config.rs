@@ -20,6 +20,7 @@ use std::time::Duration;
 use self::origin::{Found, Sources};
 use self::reader::Reader;
 use crate::auth::{Grants, Mode, Roles, Secret, UserName};
+use crate::frontend::Origins;
 use crate::frontend::stomp::Aliases;
 use crate::people::Rates;
 use crate::relay::entry::RoomName;
@@ -157,8 +158,8 @@ pub struct Config {
     pub ping: Option<Duration>,
     /// How long an answer may take.
     pub pong: Duration,
-    /// Origins that may connect, lower case; `*` is any, none at all is the same host.
-    pub allowed_origins: Vec<String>,
+    /// Origins that may connect.
+    pub allowed_origins: Origins,
     /// Whom to believe.
     pub auth: Mode,
     /// Whether raw sockets get what is sent to their user, unasked.
@@ -320,7 +321,7 @@ impl Reader<'_> {
             idle_timeout: self.time_or_never("idle-timeout"),
             ping: self.time_or_never("ping"),
             pong: self.time("pong"),
-            allowed_origins: self.read("allowed-origins", |text, _| value::origins(text)),
+            allowed_origins: self.read("allowed-origins", |text, _| text::origins(text)),
             raw_inbox: self.read("raw-inbox", |text, _| value::switch(text)),
             auth: match self.implies_jwt() {
                 true => Mode::Jwt,

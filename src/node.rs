@@ -17,7 +17,7 @@ use crate::auth::mint::SigningKey;
 use crate::auth::{self, Auth, Grants, KeySource, Secret};
 use crate::config::{self, Config};
 use crate::drain::Stop;
-use crate::frontend::{self, FrontendState, Origins, socketio};
+use crate::frontend::{self, FrontendState, socketio};
 use crate::ops;
 use crate::people::board::Board;
 use crate::people::{self, People};
@@ -336,7 +336,6 @@ fn relay_settings(config: &Config) -> hub::Settings {
 }
 
 fn frontend_settings(config: &Config) -> Result<frontend::Settings> {
-    let origins = config.allowed_origins.join(",");
     Ok(frontend::Settings {
         default_room: config.default_room.clone(),
         max_frame: config.max_frame,
@@ -347,11 +346,7 @@ fn frontend_settings(config: &Config) -> Result<frontend::Settings> {
         ping: config.ping.unwrap_or_default(),
         pong: config.pong,
         idle_timeout: config.idle_timeout,
-        allowed_origins: if origins.is_empty() {
-            Origins::default()
-        } else {
-            origins.parse().context("--allowed-origins")?
-        },
+        allowed_origins: config.allowed_origins.clone(),
         history_limit: config.history_limit,
         sse_heartbeat: config.sse_heartbeat.unwrap_or(NEVER),
         sockjs: frontend::sockjs::Options {

@@ -7,6 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::table::Setting;
 use super::value;
+use crate::frontend::{OriginError, Origins};
 use crate::people::{RateError, Rates};
 use crate::relay::entry::RESERVED_PREFIX;
 
@@ -17,6 +18,12 @@ pub(super) fn sockjs_client(text: &str) -> Result<String, String> {
         true => Ok(text.to_owned()),
         false => Err("is no address of a script; write https://HOST/PATH or /PATH".to_owned()),
     }
+}
+
+/// Which web pages may connect.
+pub(super) fn origins(text: &str) -> Result<Origins, String> {
+    text.parse()
+        .map_err(|error: OriginError| format!("can't be read: {error}"))
 }
 
 /// How often users may publish.
@@ -76,5 +83,30 @@ pub(super) fn log_filter(text: &str, _: &Setting) -> Result<String, String> {
     match EnvFilter::try_new(text) {
         Ok(_) if known && !text.trim().is_empty() => Ok(text.to_owned()),
         _ => Err("is no filter; write error, warn, info, debug or trace, or parts as in info,tailcast=debug".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_of_pages() {
+        for text in [
+            "",
+            "*",
+            "same-host",
+            "https://a.example,same-host",
+            "https://A/",
+        ] {
+            assert!(origins(text).is_ok(), "{text}");
+        }
+        assert_eq!(
+            origins("a.example").err().as_deref(),
+            Some(
+                "can't be read: `a.example` is no origin: write scheme and host, as in \
+                 https://app.example or http://localhost:3000, or same-host, or *"
+            )
+        );
     }
 }
