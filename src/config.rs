@@ -214,6 +214,8 @@ pub struct Config {
     pub log: String,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// What seems to be meant for tailcast and is not, a line each.
+    pub unknown_variables: Vec<String>,
 }
 
 /// All that is wrong with the settings, a line each.
@@ -225,11 +227,12 @@ pub struct ConfigErrors(pub Vec<String>);
 pub fn load(sources: &Sources<'_>) -> Result<(Config, Vec<Found>), ConfigErrors> {
     let (mut found, errors) = sources.read();
     let home = (sources.environment)("HOME").and_then(|home| home.into_string().ok());
-    let config = Reader {
+    let mut config = Reader {
         found: &found,
         errors,
     }
     .config(home.as_deref())?;
+    config.unknown_variables = sources.unknown_variables();
     let given = |name| {
         let mut found = found.iter();
         found.any(|found| found.setting.name == name && found.given())
@@ -375,6 +378,7 @@ impl Reader<'_> {
                 &[("text", LogFormat::Text), ("json", LogFormat::Json)],
                 LogFormat::Text,
             ),
+            unknown_variables: Vec::new(),
         };
         self.together(&config);
         if self.errors.is_empty() {

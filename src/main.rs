@@ -44,7 +44,10 @@ fn main() -> ExitCode {
 fn run(request: Request) -> Result<()> {
     match request {
         Request::Serve(config) => serve(*config),
-        Request::Config(found) => {
+        Request::Config(found, unknown) => {
+            for line in unknown {
+                eprintln!("tailcast: {line}");
+            }
             std::io::stdout().write_all(config::print(&found).as_bytes())?;
             Ok(())
         }

@@ -70,6 +70,9 @@ pub fn own_redis(config: &Config) -> Result<Option<LocalRedis>> {
 pub async fn run(config: Config) -> Result<()> {
     let mut stop = Stop::on_signals().context("cannot listen for signals")?;
     let mut config = config;
+    for line in &config.unknown_variables {
+        warn!("{line}");
+    }
     type Parts = (Arc<dyn Log>, Arc<dyn Board>, Arc<dyn Vault>);
     let (log, board, vault): Parts = if config.memory {
         info!("rooms are in memory only: nothing is kept, and there is one node");

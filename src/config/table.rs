@@ -3,6 +3,9 @@
 
 use super::{auth, value};
 
+/// What every environment variable of ours begins with.
+pub const PREFIX: &str = "TAILCAST_";
+
 /// What a setting's text means, and the least it may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -38,7 +41,7 @@ pub struct Setting {
 impl Setting {
     /// Its environment variable.
     pub fn variable(&self) -> String {
-        let mut name = String::from("TAILCAST_");
+        let mut name = String::from(PREFIX);
         name.extend(self.name.chars().map(|c| match c {
             '-' => '_',
             other => other.to_ascii_uppercase(),
