@@ -11,5 +11,5 @@ struct Command {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    run(Command::parse().bench).await
+    run(Command::parse().bench, None).await
 }

@@ -9,19 +9,27 @@ mod frames;
 mod marker;
 mod measure;
 mod process;
+mod protocols;
 mod report;
+mod servers;
 mod socket;
 mod source;
 mod tally;
 
+use std::fmt;
 use std::io::Write;
+use std::path::Path;
+use std::str::FromStr;
 
 use anyhow::{Result, ensure};
+use clap::ValueEnum;
+use serde::Serialize;
 
 use self::measure::Bench;
 
 /// What the server speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Proto {
     /// Plain WebSocket, the room in the URL: tailcast, and most hand-written servers.
     Raw,
@@ -41,6 +49,81 @@ pub enum Proto {
     Nats,
 }
 
+impl Proto {
+    /// Those that tailcast speaks; the first one is what the others are held against.
+    const TAILCAST: [Proto; 6] = [
+        Proto::Raw,
+        Proto::Json,
+        Proto::Sse,
+        Proto::Socketio,
+        Proto::Stomp,
+        Proto::Sockjs,
+    ];
+}
+
+impl fmt::Display for Proto {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.pad(value.as_ref().map_or("", |value| value.get_name()))
+    }
+}
+
+/// What is measured: one protocol, or several beside the first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Protos(Vec<Proto>);
+
+/// A list of protocols that can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ProtosError {
+    /// A word that names none.
+    #[error("`{0}` is no protocol; write some of {known}, or all", known = known())]
+    Unknown(String),
+    /// A protocol of another server beside others.
+    #[error("`{0}` is not spoken by tailcast; measure it alone")]
+    Alone(Proto),
+}
+
+impl FromStr for Protos {
+    type Err = ProtosError;
+
+    /// Names between commas, or `all` for those of tailcast. Beside others, raw is always there.
+    fn from_str(text: &str) -> Result<Self, ProtosError> {
+        let mut protos = Vec::new();
+        for name in text.split(',') {
+            let named = match name {
+                "all" => Proto::TAILCAST.to_vec(),
+                name => vec![
+                    <Proto as ValueEnum>::from_str(name, false)
+                        .map_err(|_| ProtosError::Unknown(name.to_owned()))?,
+                ],
+            };
+            for proto in named {
+                if !protos.contains(&proto) {
+                    protos.push(proto);
+                }
+            }
+        }
+        if protos.len() > 1 {
+            if let Some(other) = protos.iter().find(|it| !Proto::TAILCAST.contains(it)) {
+                return Err(ProtosError::Alone(*other));
+            }
+            if !protos.contains(&Proto::Raw) {
+                protos.insert(0, Proto::Raw);
+            }
+        }
+        Ok(Protos(protos))
+    }
+}
+
+/// Names of all protocols.
+fn known() -> String {
+    let names: Vec<String> = Proto::value_variants()
+        .iter()
+        .map(Proto::to_string)
+        .collect();
+    names.join(", ")
+}
+
 /// Which way entries go in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Through {
@@ -50,16 +133,23 @@ pub enum Through {
     Sockets,
 }
 
-/// Measures a running server.
+/// Measures a running server, or what each protocol costs.
 #[derive(Debug, Clone, clap::Args)]
 pub struct BenchArgs {
-    /// Server to measure, as ws://host:port. Several share the sockets evenly
-    #[arg(long, default_value = "ws://127.0.0.1:8080", value_delimiter = ',')]
+    /// Server to measure, as ws://host:port. Several share the sockets evenly [default:
+    /// ws://127.0.0.1:8080, and with several --proto a node of its own for each figure]
+    #[arg(long, value_delimiter = ',')]
     pub url: Vec<String>,
 
-    /// What it speaks
-    #[arg(long, value_enum, default_value = "raw")]
-    pub proto: Proto,
+    /// What it speaks: raw, json, sse, socketio, stomp, sockjs, or of other servers
+    /// socketio-adapter or nats. Several between commas, or all that tailcast speaks with `all`,
+    /// make a table: memory per idle socket, CPU per delivery and latency, beside the first
+    #[arg(long, default_value = "raw")]
+    pub proto: Protos,
+
+    /// With several --proto, measure all so often, and take the middle ones
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub rounds: u16,
 
     /// Path of a socket; {room} is the room's name, {socket} its number [default: what the protocol wants]
     #[arg(long)]
@@ -93,15 +183,16 @@ pub struct BenchArgs {
     #[arg(long, value_enum, default_value = "redis")]
     pub through: Through,
 
-    /// The server's Redis
-    #[arg(long, default_value = "redis://127.0.0.1:6379")]
-    pub redis: String,
+    /// The server's Redis [default: redis://127.0.0.1:6379, and with several --proto and no --url
+    /// one started for them]
+    #[arg(long)]
+    pub redis: Option<String>,
 
     /// The NATS server's TCP address
     #[arg(long, default_value = "127.0.0.1:4222")]
     pub nats: String,
 
-    /// Publish as fast as deliveries keep up, instead of --rate
+    /// Publish as fast as deliveries keep up, instead of --rate; with several --proto, as well
     #[arg(long)]
     pub saturate: bool,
 
@@ -154,8 +245,42 @@ pub struct BenchArgs {
     pub json: bool,
 }
 
-/// Measures, and prints the figures to standard output. Progress goes to standard error.
-pub async fn run(args: BenchArgs) -> Result<()> {
+impl BenchArgs {
+    /// The server's Redis.
+    fn redis(&self) -> &str {
+        self.redis.as_deref().unwrap_or("redis://127.0.0.1:6379")
+    }
+}
+
+/// Measures, and prints the figures to standard output. Progress goes to standard error. `tailcast`
+/// is the program to start nodes of, where several protocols are measured and no server is named;
+/// that is to be done on the main thread, as they end with the thread that started them.
+pub async fn run(mut args: BenchArgs, tailcast: Option<&Path>) -> Result<()> {
+    check(&args)?;
+    let json = args.json;
+    let text = match *args.proto.0 {
+        [proto] => {
+            if args.url.is_empty() {
+                args.url.push("ws://127.0.0.1:8080".to_owned());
+            }
+            print(&Bench::prepare(args, proto).await?.run().await?, json)?
+        }
+        _ => print(&protocols::compare(args, tailcast).await?, json)?,
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+fn print<T: Serialize + fmt::Display>(report: &T, json: bool) -> Result<String> {
+    Ok(match json {
+        true => serde_json::to_string_pretty(report)? + "\n",
+        false => report.to_string(),
+    })
+}
+
+/// What the flags can't say of each other by themselves.
+fn check(args: &BenchArgs) -> Result<()> {
+    let is_raw = args.proto.0 == [Proto::Raw];
     ensure!(args.sockets > 0, "--sockets is at least 1");
     ensure!(
         (1..=args.sockets).contains(&args.rooms),
@@ -174,21 +299,44 @@ pub async fn run(args: BenchArgs) -> Result<()> {
         args.duration > 0.0 && args.warm_up >= 0.0,
         "--duration is above 0, --warm-up not below"
     );
+    ensure!(!args.resume || is_raw, "--resume needs --proto raw");
     ensure!(
-        !args.resume || args.proto == Proto::Raw,
-        "--resume needs --proto raw"
-    );
-    ensure!(
-        args.through == Through::Redis || args.proto == Proto::Raw,
+        args.through == Through::Redis || is_raw,
         "--through sockets needs --proto raw"
     );
-    let json = args.json;
-    let report = Bench::prepare(args).await?.run().await?;
-    let text = if json {
-        serde_json::to_string_pretty(&report)? + "\n"
-    } else {
-        report.to_string()
-    };
-    std::io::stdout().write_all(text.as_bytes())?;
+    if args.proto.0.len() > 1 {
+        ensure!(
+            !args.idle && args.path.is_none(),
+            "--idle and --path are for one --proto; with several, memory is measured anyway"
+        );
+        ensure!(
+            args.pid.is_empty() || !args.url.is_empty(),
+            "--pid needs --url; without, each --proto gets a node of its own"
+        );
+    }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_protocols() {
+        use Proto::{Json, Nats, Raw, Sse};
+        for (text, want) in [
+            ("json", Some(vec![Json])),
+            ("nats", Some(vec![Nats])),
+            ("sse,json", Some(vec![Raw, Sse, Json])),
+            ("json,raw,json", Some(vec![Json, Raw])),
+            ("all", Some(Proto::TAILCAST.to_vec())),
+            ("raw,nats", None),
+            ("raw,", None),
+            ("", None),
+            ("telnet", None),
+        ] {
+            let got = text.parse::<Protos>().ok().map(|protos| protos.0);
+            assert_eq!(got, want, "{text}");
+        }
+    }
 }

@@ -25,8 +25,8 @@ use crate::config::{Config, ConfigErrors, load};
 pub enum Request {
     /// Run a node.
     Serve(Box<Config>),
-    /// Print the settings.
-    Config(Vec<Found>),
+    /// Print the settings, and what was meant for one and is none.
+    Config(Vec<Found>, Vec<String>),
     /// See whether a node could run well here.
     Check(Box<Config>),
     /// Print a room's entries.
@@ -79,7 +79,7 @@ pub fn command() -> Command {
             |setting| OF_TOKEN.contains(&setting.name),
         ))
         .subcommand(demo::DemoArgs::augment_args(Command::new("demo")).about("Fill a running server with rooms and messages, for showing"))
-        .subcommand(BenchArgs::augment_args(Command::new("bench")).about("Measure a running server"));
+        .subcommand(BenchArgs::augment_args(Command::new("bench")).about("Measure a running server, or what each protocol costs"));
     with_settings(root)
 }
 
@@ -154,7 +154,7 @@ where
         _ => {
             let (config, found) = from_sources(&[inner, &matches], load)?;
             match name {
-                "config" => Request::Config(found),
+                "config" => Request::Config(found, config.unknown_variables),
                 "check" => Request::Check(Box::new(config)),
                 _ => Request::Serve(Box::new(config)),
             }
@@ -187,6 +187,7 @@ fn from_sources<T>(
     load(&Sources {
         flags: &flag,
         environment: &|name| std::env::var_os(name),
+        variables: &|| std::env::vars_os().map(|(name, _)| name).collect(),
         file: file.map(PathBuf::as_path),
     })
 }

@@ -1,12 +1,15 @@
 //! Flags, environment and a file become one validated [`Config`].
 //!
-//! One table (`table.rs`) names every setting; `origin.rs` finds what was said about each; this file
+//! One table (`table.rs`) names every setting; `origin.rs` finds what was said about each; `reader.rs`
 //! turns the texts into typed values. All that is wrong is reported at once, a line each.
 
 pub mod auth;
 pub mod origin;
+mod reader;
 pub mod socketio;
 pub mod table;
+mod text;
+mod together;
 pub mod value;
 
 use std::fmt;
@@ -14,15 +17,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use redis::IntoConnectionInfo;
-use tracing_subscriber::EnvFilter;
-
 use self::origin::{Found, Sources};
-use self::table::{Kind, Setting};
+use self::reader::Reader;
 use crate::auth::{Grants, Mode, Roles, Secret, UserName};
+use crate::frontend::Origins;
 use crate::frontend::stomp::Aliases;
-use crate::people::{RateError, Rates};
-use crate::relay::entry::{RESERVED_PREFIX, RoomName};
+use crate::people::Rates;
+use crate::relay::entry::RoomName;
 
 /// When a publish is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,8 +158,8 @@ pub struct Config {
     pub ping: Option<Duration>,
     /// How long an answer may take.
     pub pong: Duration,
-    /// Origins that may connect, lower case; `*` is any, none at all is the same host.
-    pub allowed_origins: Vec<String>,
+    /// Origins that may connect.
+    pub allowed_origins: Origins,
     /// Whom to believe.
     pub auth: Mode,
     /// Whether raw sockets get what is sent to their user, unasked.
@@ -213,6 +214,8 @@ pub struct Config {
     pub log: String,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// What seems to be meant for tailcast and is not, a line each.
+    pub unknown_variables: Vec<String>,
 }
 
 /// All that is wrong with the settings, a line each.
@@ -224,11 +227,12 @@ pub struct ConfigErrors(pub Vec<String>);
 pub fn load(sources: &Sources<'_>) -> Result<(Config, Vec<Found>), ConfigErrors> {
     let (mut found, errors) = sources.read();
     let home = (sources.environment)("HOME").and_then(|home| home.into_string().ok());
-    let config = Reader {
+    let mut config = Reader {
         found: &found,
         errors,
     }
     .config(home.as_deref())?;
+    config.unknown_variables = sources.unknown_variables();
     let given = |name| {
         let mut found = found.iter();
         found.any(|found| found.setting.name == name && found.given())
@@ -248,97 +252,7 @@ pub fn load(sources: &Sources<'_>) -> Result<(Config, Vec<Found>), ConfigErrors>
     Ok((config, found))
 }
 
-/// Reads typed values and gathers what is wrong with them.
-struct Reader<'a> {
-    found: &'a [Found],
-    errors: Vec<String>,
-}
-
 impl Reader<'_> {
-    fn found(&self, name: &str) -> Option<&Found> {
-        self.found.iter().find(|found| found.setting.name == name)
-    }
-
-    fn given(&self, name: &str) -> bool {
-        self.found(name).is_some_and(Found::given)
-    }
-
-    /// Whether `--accounts` alone says how people come in.
-    fn implies_jwt(&self) -> bool {
-        let accounts = self.found("accounts");
-        let are_on = accounts.is_some_and(|found| value::switch(&found.text) == Ok(true));
-        are_on && !self.given("auth")
-    }
-
-    fn complain(&mut self, name: &str, what: &str) {
-        let line = match self.found(name) {
-            Some(found) => found.complaint(what),
-            None => format!("--{name} {what}"),
-        };
-        self.errors.push(line);
-    }
-
-    /// The value, or its type's default and an error noted.
-    fn read<T: Default>(
-        &mut self,
-        name: &str,
-        parse: impl FnOnce(&str, &Setting) -> Result<T, String>,
-    ) -> T {
-        let parsed = match self.found(name) {
-            Some(found) => parse(&found.text, found.setting),
-            None => Err("is missing from the table of settings".to_owned()),
-        };
-        parsed.unwrap_or_else(|what| {
-            self.complain(name, &what);
-            T::default()
-        })
-    }
-
-    fn time(&mut self, name: &str) -> Duration {
-        self.read(name, |text, setting| {
-            let time = value::time(text)?;
-            match setting.kind {
-                Kind::Time(least) if time < Duration::from_millis(least) => Err(format!(
-                    "is too short; write a time above 0, as in {}",
-                    setting.default
-                )),
-                _ => Ok(time),
-            }
-        })
-    }
-
-    fn time_or_never(&mut self, name: &str) -> Option<Duration> {
-        Some(self.time(name)).filter(|time| !time.is_zero())
-    }
-
-    fn number<T: TryFrom<u64> + Default>(&mut self, name: &str) -> T {
-        self.read(name, |text, setting| {
-            let (number, least) = match setting.kind {
-                Kind::Size(least) => (value::size(text)?, least),
-                Kind::Count(least) => (value::count(text)?, least),
-                _ => return Err("is no number".to_owned()),
-            };
-            if number < least {
-                return Err(format!("is too small; write {least} or more"));
-            }
-            T::try_from(number).map_err(|_| "is too large; write a smaller number".to_owned())
-        })
-    }
-
-    /// One of the words, as what stands beside it.
-    fn choice<T: Copy>(&mut self, name: &str, of: &[(&str, T)], otherwise: T) -> T {
-        let chosen = self.read(name, |text, _| {
-            match of.iter().find(|(word, _)| *word == text) {
-                Some((_, choice)) => Ok(Some(*choice)),
-                None => {
-                    let words: Vec<&str> = of.iter().map(|(word, _)| *word).collect();
-                    Err(format!("is unknown; write one of {}", words.join(", ")))
-                }
-            }
-        });
-        chosen.unwrap_or(otherwise)
-    }
-
     fn config(mut self, home: Option<&str>) -> Result<Config, ConfigErrors> {
         let default_room = self.read("default-room", |text, _| {
             let room = RoomName::parse(text);
@@ -358,11 +272,11 @@ impl Reader<'_> {
         let config = Config {
             listen: self.read("listen", |text, _| value::addresses(text)),
             advertise: self.read("advertise", |text, _| socketio::advertise(text)),
-            redis: RedisUrl(self.read("redis", redis_url)),
+            redis: RedisUrl(self.read("redis", text::redis_url)),
             redis_given: self.given("redis"),
             memory: self.read("memory", |text, _| value::switch(text)),
-            data_dir: self.read("data-dir", |text, _| directory(text, home)),
-            key_prefix: self.read("key-prefix", key_prefix),
+            data_dir: self.read("data-dir", |text, _| text::directory(text, home)),
+            key_prefix: self.read("key-prefix", text::key_prefix),
             default_room,
             keep: keep.filter(|_| keep_for.is_none()),
             keep_for,
@@ -402,7 +316,7 @@ impl Reader<'_> {
             max_sockets: Some(self.number("max-sockets")).filter(|most| *most > 0),
             max_in_flight: self.number("max-in-flight"),
             frame_rate: Some(self.number("frame-rate")).filter(|most| *most > 0),
-            rates: self.read("rate", |text, _| rates(text)),
+            rates: self.read("rate", |text, _| text::rates(text)),
             presence_limit: self.number("presence-limit"),
             homepage_rooms: self.number("homepage-rooms"),
             notices: self.read("notices", |text, _| value::switch(text)),
@@ -410,7 +324,7 @@ impl Reader<'_> {
             idle_timeout: self.time_or_never("idle-timeout"),
             ping: self.time_or_never("ping"),
             pong: self.time("pong"),
-            allowed_origins: self.read("allowed-origins", |text, _| value::origins(text)),
+            allowed_origins: self.read("allowed-origins", |text, _| text::origins(text)),
             raw_inbox: self.read("raw-inbox", |text, _| value::switch(text)),
             auth: match self.implies_jwt() {
                 true => Mode::Jwt,
@@ -456,14 +370,15 @@ impl Reader<'_> {
             }),
             stomp_max_frame: self.number("stomp-max-frame"),
             stomp_alias: self.read("stomp-alias", |text, _| text.parse()),
-            sockjs_client: self.read("sockjs-client", |text, _| sockjs_client(text)),
+            sockjs_client: self.read("sockjs-client", |text, _| text::sockjs_client(text)),
             sockjs_cookie: self.read("sockjs-cookie", |text, _| value::switch(text)),
-            log: self.read("log", log_filter),
+            log: self.read("log", text::log_filter),
             log_format: self.choice(
                 "log-format",
                 &[("text", LogFormat::Text), ("json", LogFormat::Json)],
                 LogFormat::Text,
             ),
+            unknown_variables: Vec::new(),
         };
         self.together(&config);
         if self.errors.is_empty() {
@@ -471,117 +386,6 @@ impl Reader<'_> {
         } else {
             Err(ConfigErrors(self.errors))
         }
-    }
-
-    /// What only several settings together can get wrong.
-    fn together(&mut self, config: &Config) {
-        // With single values wrong already, their stand-ins would give errors nobody made.
-        if !self.errors.is_empty() {
-            return;
-        }
-        if config.memory && config.redis_given {
-            self.complain("redis", "and --memory exclude each other; leave one out");
-        }
-        if config.memory && config.durability == Durability::Replicated {
-            self.complain(
-                "durability",
-                "needs Redis; leave it out, or leave out --memory",
-            );
-        }
-        if config.tail == TailMode::Block && config.tail_connections == 0 {
-            self.complain(
-                "tail-connections",
-                "leaves --tail block no connection; write 1 or more",
-            );
-        }
-        if config.window_bytes > config.window_total {
-            self.complain(
-                "window-bytes",
-                "is more than --window-total; lower it, or raise that",
-            );
-        }
-        for (name, most) in [
-            ("max-frame", config.max_frame),
-            ("stomp-max-frame", config.stomp_max_frame),
-        ] {
-            if most > config.publish_queue_bytes {
-                self.complain(
-                    name,
-                    "is more than --publish-queue-bytes; lower it, or raise that",
-                );
-            }
-        }
-        let filled = |name: &str| {
-            let found = self.found(name);
-            found.is_some_and(|found| found.given() && !found.text.is_empty())
-        };
-        for (name, what) in auth::together(config, filled) {
-            self.complain(name, what);
-        }
-    }
-}
-
-fn sockjs_client(text: &str) -> Result<String, String> {
-    let is_url = text.is_empty() || text.starts_with("https://") || text.starts_with('/');
-    match is_url && !text.contains(['"', '<', '>', ' ']) {
-        true => Ok(text.to_owned()),
-        false => Err("is no address of a script; write https://HOST/PATH or /PATH".to_owned()),
-    }
-}
-
-fn rates(text: &str) -> Result<Rates, String> {
-    text.parse()
-        .map_err(|error: RateError| format!("can't be read: {error}"))
-}
-
-fn redis_url(text: &str, _: &Setting) -> Result<String, String> {
-    const HOW: &str = "write it as in redis://user:password@host:6379/0, rediss://host, or unix:///path/to/socket";
-    if !text.contains("://") {
-        return Err(format!("is no URL; {HOW}"));
-    }
-    match text.into_connection_info() {
-        Ok(_) => Ok(text.to_owned()),
-        // The crate's own text may quote the URL, password and all.
-        Err(_) => Err(format!("is no Redis URL; {HOW}")),
-    }
-}
-
-/// Takes `~/`, which no shell expands in a file or behind a flag's equals sign.
-fn directory(text: &str, home: Option<&str>) -> Result<PathBuf, String> {
-    match (text.strip_prefix("~/"), home) {
-        (Some(rest), Some(home)) if !home.is_empty() => Ok(PathBuf::from(home).join(rest)),
-        // Nobody asked for this place; only a started redis-server needs one at all.
-        (Some(_), _) => Ok(PathBuf::from("tailcast-data")),
-        (None, _) if text.is_empty() => Err("is empty; write a directory".to_owned()),
-        (None, _) => Ok(PathBuf::from(text)),
-    }
-}
-
-fn key_prefix(text: &str, _: &Setting) -> Result<String, String> {
-    if text.chars().any(char::is_control) {
-        return Err("has control characters; write it without".to_owned());
-    }
-    // "tail" and a room "cast:x" would make a key of ours, too.
-    let ours = text.starts_with(RESERVED_PREFIX) || RESERVED_PREFIX.starts_with(text);
-    if ours && !text.is_empty() {
-        return Err(format!(
-            "makes keys that start with {RESERVED_PREFIX}, which are tailcast's own; write another, as in rooms:"
-        ));
-    }
-    Ok(text.to_owned())
-}
-
-fn log_filter(text: &str, _: &Setting) -> Result<String, String> {
-    // EnvFilter takes a lone misspelt level for a target's name, and logs nothing.
-    let level = |word: &str| {
-        ["off", "error", "warn", "info", "debug", "trace"]
-            .iter()
-            .any(|level| level.eq_ignore_ascii_case(word))
-    };
-    let known = value::list(text).all(|part| part.contains(['=', '[']) || level(part));
-    match EnvFilter::try_new(text) {
-        Ok(_) if known && !text.trim().is_empty() => Ok(text.to_owned()),
-        _ => Err("is no filter; write error, warn, info, debug or trace, or parts as in info,tailcast=debug".to_owned()),
     }
 }
 

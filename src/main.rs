@@ -44,7 +44,10 @@ fn main() -> ExitCode {
 fn run(request: Request) -> Result<()> {
     match request {
         Request::Serve(config) => serve(*config),
-        Request::Config(found) => {
+        Request::Config(found, unknown) => {
+            for line in unknown {
+                eprintln!("tailcast: {line}");
+            }
             std::io::stdout().write_all(config::print(&found).as_bytes())?;
             Ok(())
         }
@@ -53,7 +56,10 @@ fn run(request: Request) -> Result<()> {
         Request::Publish(args) => client_runtime()?.block_on(cli::publish::run(args)),
         Request::Token(args, settings) => cli::token::run(*args, settings),
         Request::Demo(args) => cli::demo::run(args),
-        Request::Bench(args) => runtime()?.block_on(tailcast::bench::run(*args)),
+        Request::Bench(args) => {
+            let program = std::env::current_exe().context("cannot find this program")?;
+            runtime()?.block_on(tailcast::bench::run(*args, Some(&program)))
+        }
     }
 }
 

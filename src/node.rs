@@ -17,7 +17,7 @@ use crate::auth::mint::SigningKey;
 use crate::auth::{self, Auth, Grants, KeySource, Secret};
 use crate::config::{self, Config};
 use crate::drain::Stop;
-use crate::frontend::{self, FrontendState, Origins, socketio};
+use crate::frontend::{self, FrontendState, socketio};
 use crate::ops;
 use crate::people::board::Board;
 use crate::people::{self, People};
@@ -70,6 +70,9 @@ pub fn own_redis(config: &Config) -> Result<Option<LocalRedis>> {
 pub async fn run(config: Config) -> Result<()> {
     let mut stop = Stop::on_signals().context("cannot listen for signals")?;
     let mut config = config;
+    for line in &config.unknown_variables {
+        warn!("{line}");
+    }
     type Parts = (Arc<dyn Log>, Arc<dyn Board>, Arc<dyn Vault>);
     let (log, board, vault): Parts = if config.memory {
         info!("rooms are in memory only: nothing is kept, and there is one node");
@@ -336,7 +339,6 @@ fn relay_settings(config: &Config) -> hub::Settings {
 }
 
 fn frontend_settings(config: &Config) -> Result<frontend::Settings> {
-    let origins = config.allowed_origins.join(",");
     Ok(frontend::Settings {
         default_room: config.default_room.clone(),
         max_frame: config.max_frame,
@@ -347,11 +349,7 @@ fn frontend_settings(config: &Config) -> Result<frontend::Settings> {
         ping: config.ping.unwrap_or_default(),
         pong: config.pong,
         idle_timeout: config.idle_timeout,
-        allowed_origins: if origins.is_empty() {
-            Origins::default()
-        } else {
-            origins.parse().context("--allowed-origins")?
-        },
+        allowed_origins: config.allowed_origins.clone(),
         history_limit: config.history_limit,
         sse_heartbeat: config.sse_heartbeat.unwrap_or(NEVER),
         sockjs: frontend::sockjs::Options {

@@ -143,6 +143,29 @@ fn bad_settings_are_2_and_all_told() {
 }
 
 #[test]
+fn a_misspelt_variable_is_told() {
+    const TOLD: &str = "TAILCAST_KEP_FOR is no setting; did you mean TAILCAST_KEEP_FOR?";
+    let asked = |arguments: &[&str]| {
+        let mut command = tailcast(arguments);
+        command.env("TAILCAST_KEP_FOR", "1h");
+        run(command)
+    };
+    let (code, out, err) = asked(&["config", "--memory"]);
+    assert_eq!((code, err), (Some(0), format!("tailcast: {TOLD}\n")));
+    assert!(out.contains("memory = true"), "{out}");
+    let (code, out, _) = asked(&["check", "--memory"]);
+    assert_eq!(code, Some(0), "{out}");
+    let line = format!("warn  environment: {TOLD}");
+    assert!(out.lines().any(|other| other == line), "{out}");
+    // A node that can't start says so before.
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = holder.local_addr().expect("an address").to_string();
+    let (code, _, err) = asked(&["--memory", "--listen", &taken]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains(TOLD) && err.contains("WARN"), "{err}");
+}
+
+#[test]
 fn config_prints_values_and_origins() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     writeln!(file, "linger = \"5s\"\nredis = \"redis://me:hush@h\"").unwrap();

@@ -21,6 +21,7 @@ const BODY_MAX: usize = 8 * 1024;
 
 /// Who comes, with what. Never printed.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Asked {
     user: String,
     password: String,
@@ -249,12 +250,17 @@ mod tests {
         };
         check(
             json,
+            r#"{"user":"a","password":"hush","nmae":"hush"}"#,
+            Err(400),
+        );
+        check(
+            json,
             r#"{"user":"a","password":"hush"}"#,
             Ok(("a", "hush", None)),
         );
         check(
             json,
-            r#"{"user":"a","password":"hush","name":"A","else":1}"#,
+            r#"{"user":"a","password":"hush","name":"A"}"#,
             Ok(("a", "hush", Some("A"))),
         );
         check(

@@ -47,6 +47,8 @@ pub(super) struct Common {
     pub(super) rooms: Arc<[String]>,
     pub(super) proto: Proto,
     pub(super) subprotocol: Option<&'static str>,
+    /// Whether a ping is answered once a raw socket is in its room, and only then.
+    pub(super) answers_when_joined: bool,
     /// Whether the IDs are looked for that sockets come back with.
     pub(super) resumes: bool,
     pub(super) epoch: Instant,
@@ -246,6 +248,7 @@ impl Seat {
             path: &plan.path,
             subprotocol: common.subprotocol,
             proto: common.proto,
+            answers_when_joined: common.answers_when_joined,
             room: &common.rooms[plan.room],
         })
         .await;

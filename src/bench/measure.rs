@@ -64,7 +64,7 @@ struct Moment {
 }
 
 impl Bench {
-    pub(super) async fn prepare(args: BenchArgs) -> Result<Self> {
+    pub(super) async fn prepare(args: BenchArgs, proto: Proto) -> Result<Self> {
         raise_file_limit();
         let mut targets = Vec::new();
         for url in &args.url {
@@ -76,13 +76,14 @@ impl Bench {
         let common = Common {
             targets,
             rooms: rooms.clone(),
-            proto: args.proto,
-            subprotocol: match args.proto {
+            proto,
+            subprotocol: match proto {
                 Proto::Raw if args.resume => Some("tailcast.json"),
                 Proto::Json => Some("tailcast.json"),
                 Proto::Stomp => Some("v12.stomp"),
                 _ => None,
             },
+            answers_when_joined: false,
             resumes: args.resume,
             epoch: Instant::now(),
             parallel: args.parallel,
@@ -93,6 +94,13 @@ impl Bench {
             common,
             rooms,
         })
+    }
+
+    /// The server is tailcast, which listens to a raw socket once it's in its room. Others may never
+    /// answer a ping.
+    pub(super) fn of_tailcast(mut self) -> Self {
+        self.common.answers_when_joined = true;
+        self
     }
 
     pub(super) async fn run(self) -> Result<Report> {
@@ -129,10 +137,14 @@ impl Bench {
         };
 
         let began = Instant::now();
-        let mut crowd = Crowd::open(common.clone(), &plans(&args, &rooms, None), args.threads)?;
+        let mut crowd = Crowd::open(
+            common.clone(),
+            &plans(&args, common.proto, &rooms, None),
+            args.threads,
+        )?;
         let writers = connect(&mut crowd, args.sockets).await?;
         report.connect_seconds = began.elapsed().as_secs_f64();
-        let way = way(&args, writers).await?;
+        let way = way(&args, common.proto, writers).await?;
         let mut source = Source::new(way, rooms, args.size, args.keep, common.epoch);
 
         if args.idle {
@@ -201,12 +213,16 @@ impl Bench {
             rooms,
         } = self;
         let common = Arc::new(common);
-        let mut redis = source::redis(&args.redis).await?;
+        let mut redis = source::redis(args.redis()).await?;
         let rss_before = resident(&args.pid)?;
 
-        let mut crowd = Crowd::open(common.clone(), &plans(&args, &rooms, None), args.threads)?;
+        let mut crowd = Crowd::open(
+            common.clone(),
+            &plans(&args, common.proto, &rooms, None),
+            args.threads,
+        )?;
         connect(&mut crowd, args.sockets).await?;
-        let way = Way::Redis(source::redis(&args.redis).await?);
+        let way = Way::Redis(source::redis(args.redis()).await?);
         let mut source = Source::new(way, rooms.clone(), args.size, args.keep, common.epoch);
         source.publish(BEFORE_CUT * args.rooms).await?;
         settle(&args, &crowd, &source).await;
@@ -232,7 +248,7 @@ impl Bench {
         let storm = common.epoch.elapsed();
         let mut crowd = Crowd::open(
             common.clone(),
-            &plans(&args, &rooms, Some(&ids)),
+            &plans(&args, common.proto, &rooms, Some(&ids)),
             args.threads,
         )?;
         connect(&mut crowd, args.sockets).await?;
@@ -319,8 +335,8 @@ impl Moment {
 
 /// What each socket does. Rooms take turns, and so do servers, in steps of whole rounds of rooms,
 /// so that every server has sockets in every room.
-fn plans(args: &BenchArgs, rooms: &[String], ids: Option<&[String]>) -> Vec<Plan> {
-    let template = args.path.as_deref().unwrap_or(match args.proto {
+fn plans(args: &BenchArgs, proto: Proto, rooms: &[String], ids: Option<&[String]>) -> Vec<Plan> {
+    let template = args.path.as_deref().unwrap_or(match proto {
         Proto::Raw | Proto::Json | Proto::Sse => "/rooms/{room}",
         Proto::Socketio => "/socket.io/?EIO=4&transport=websocket&roomid={room}",
         Proto::Stomp => "/stomp",
@@ -351,12 +367,16 @@ fn plans(args: &BenchArgs, rooms: &[String], ids: Option<&[String]>) -> Vec<Plan
         .collect()
 }
 
-async fn way(args: &BenchArgs, writers: BTreeMap<usize, OwnedWriteHalf>) -> Result<Way> {
-    Ok(match (args.proto, args.through) {
+async fn way(
+    args: &BenchArgs,
+    proto: Proto,
+    writers: BTreeMap<usize, OwnedWriteHalf>,
+) -> Result<Way> {
+    Ok(match (proto, args.through) {
         (Proto::Nats, _) => source::nats(&args.nats).await?,
         (_, Through::Sockets) => Way::Sockets(writers),
-        (Proto::SocketioAdapter, _) => Way::SocketioAdapter(source::redis(&args.redis).await?),
-        _ => Way::Redis(source::redis(&args.redis).await?),
+        (Proto::SocketioAdapter, _) => Way::SocketioAdapter(source::redis(args.redis()).await?),
+        _ => Way::Redis(source::redis(args.redis()).await?),
     })
 }
 

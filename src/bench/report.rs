@@ -53,6 +53,19 @@ pub(super) struct Losses {
     pub(super) close_codes: BTreeMap<u16, u64>,
 }
 
+impl Losses {
+    /// Counts another run's.
+    pub(super) fn add(&mut self, other: &Losses) {
+        self.lost += other.lost;
+        self.duplicates += other.duplicates;
+        self.reordered += other.reordered;
+        self.disconnected += other.disconnected;
+        for (code, count) in &other.close_codes {
+            *self.close_codes.entry(*code).or_default() += count;
+        }
+    }
+}
+
 /// The measured processes.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Server {

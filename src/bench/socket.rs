@@ -64,6 +64,7 @@ pub(super) struct Request<'a> {
     pub(super) path: &'a str,
     pub(super) subprotocol: Option<&'a str>,
     pub(super) proto: Proto,
+    pub(super) answers_when_joined: bool,
     pub(super) room: &'a str,
 }
 
@@ -128,6 +129,11 @@ async fn connect(request: &Request<'_>) -> Result<Opened> {
     opened.frames.drain(..end);
 
     match request.proto {
+        Proto::Raw if request.answers_when_joined => {
+            // The format has no word for it, and what is published before would not come.
+            opened.say(9, b"j").await?;
+            opened.wait_for(b"\x8a\x01j").await?;
+        }
         Proto::Raw => {}
         Proto::Json => opened.wait_for(b"\"joined\"").await?,
         // The ID it was joined at.

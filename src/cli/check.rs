@@ -56,7 +56,9 @@ fn fail(text: impl Into<String>) -> Line {
 
 /// Prints the lines; an error if one of them is a failure.
 pub async fn run(config: &Config) -> Result<()> {
-    let mut lines = Vec::new();
+    let mut lines: Vec<Line> = Vec::new();
+    let unknown = config.unknown_variables.iter();
+    lines.extend(unknown.map(|line| warn(format!("environment: {line}"))));
     if config.memory {
         lines.push(warn(
             "redis: --memory runs without; nothing is kept, and there is one node only",

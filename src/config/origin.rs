@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::table::{Kind, SETTINGS, Setting, nearest, setting};
+use super::table::{Kind, PREFIX, SETTINGS, Setting, nearest, setting};
 
 /// Where a setting's text came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +73,8 @@ pub struct Sources<'a> {
     pub flags: &'a dyn Fn(&str) -> Option<String>,
     /// The environment, by variable.
     pub environment: &'a dyn Fn(&str) -> Option<OsString>,
+    /// The names of all its variables.
+    pub variables: &'a dyn Fn() -> Vec<OsString>,
     /// The file.
     pub file: Option<&'a Path>,
 }
@@ -109,6 +111,25 @@ impl Sources<'_> {
         (found, errors)
     }
 
+    /// A line for each variable of ours that nobody reads, as it's most likely a setting's name
+    /// misspelt.
+    pub fn unknown_variables(&self) -> Vec<String> {
+        let is_set = |name: &str| (self.environment)(name).is_some_and(|text| !text.is_empty());
+        let mut lines: Vec<String> = (self.variables)()
+            .into_iter()
+            .filter_map(|name| name.into_string().ok())
+            .filter(|name| is_unknown(name) && is_set(name))
+            .map(|name| match nearest_variable(&name) {
+                Some(near) => format!("{name} is no setting; did you mean {near}?"),
+                None => format!(
+                    "{name} is no setting; leave it out, `tailcast config` prints all there are"
+                ),
+            })
+            .collect();
+        lines.sort();
+        lines
+    }
+
     /// A variable's text. An empty one counts as not set, as compose files can't leave one out.
     fn variable(&self, setting: &Setting, errors: &mut Vec<String>) -> Option<String> {
         let name = setting.variable();
@@ -136,6 +157,26 @@ impl Sources<'_> {
         }
         setting.default.to_owned()
     }
+}
+
+/// What the commands read beside settings.
+const OTHER_VARIABLES: [&str; 2] = ["TAILCAST_CONFIG", "TAILCAST_TOKEN"];
+
+/// Whether a variable is named like one of ours and isn't.
+fn is_unknown(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix(PREFIX) else {
+        return false;
+    };
+    // Kubernetes gives them to every container beside a service that is called tailcast.
+    let is_of_service = rest == "PORT" || rest.starts_with("PORT_") || rest.starts_with("SERVICE_");
+    let is_setting = SETTINGS.iter().any(|setting| setting.variable() == name);
+    !is_setting && !is_of_service && !OTHER_VARIABLES.contains(&name)
+}
+
+/// The variable that was most likely meant.
+fn nearest_variable(name: &str) -> Option<String> {
+    let near = nearest(name.strip_prefix(PREFIX)?)?;
+    Some(setting(near)?.variable())
 }
 
 /// The settings a file gives.

@@ -3,6 +3,9 @@
 
 use super::{auth, value};
 
+/// What every environment variable of ours begins with.
+pub const PREFIX: &str = "TAILCAST_";
+
 /// What a setting's text means, and the least it may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -38,7 +41,7 @@ pub struct Setting {
 impl Setting {
     /// Its environment variable.
     pub fn variable(&self) -> String {
-        let mut name = String::from("TAILCAST_");
+        let mut name = String::from(PREFIX);
         name.extend(self.name.chars().map(|c| match c {
             '-' => '_',
             other => other.to_ascii_uppercase(),
@@ -123,7 +126,7 @@ pub static SETTINGS: &[Setting] = &[
     row("socketio-ping-interval", "25s", Kind::Time(1), "Ping Socket.IO clients this often"),
     row("socketio-ping-timeout", "20s", Kind::Time(1), "How long they may take to answer, and how long one that polls may ask for nothing"),
     row("socketio-max-payload", "1MiB", Kind::Size(1024), "Largest message or request body taken from them"),
-    row("allowed-origins", "", Kind::List("ORIGIN,…"), "Web pages' origins that may connect, or * for any; if empty, the same host only"),
+    row("allowed-origins", "", Kind::List("ORIGIN,…"), "Web pages' origins that may connect: as in https://app.example, or same-host, or * for any; if empty, same-host"),
     row("auth", "none", Kind::Choice("none|jwt|cookie"), "Whom to believe: anybody, who has a token, or, unchecked, whom the cookie --token-cookie names"),
     row("insecure", "false", Kind::Switch, "Listen where others can come in, even with --auth none or cookie"),
     row("jwt-secret", "", Kind::Text("SECRET|@FILE"), "Secret that tokens are signed with (HS256, HS384, HS512); 32 bytes or more"),

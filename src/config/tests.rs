@@ -24,6 +24,7 @@ fn try_load(
     let sources = Sources {
         flags: &|name| look(flags, name),
         environment: &|name| look(environment, name).map(OsString::from),
+        variables: &|| environment.iter().map(|(name, _)| (*name).into()).collect(),
         file: (!file.is_empty()).then_some(temporary.path()),
     };
     let shown = temporary.path().display().to_string();
@@ -95,6 +96,48 @@ fn precedence() {
     check("ping =", "ping = \"0\" # file FILE");
     check("pong =", "pong = \"10s\" # default");
     check("data-dir =", "data-dir = \"tailcast-data\" # default");
+}
+
+#[test]
+fn unknown_variables() {
+    let check = |environment: Pairs<'_>, want: &[&str]| {
+        let (config, _) = taken(&[], environment, "");
+        assert_eq!(config.unknown_variables, want, "{environment:?}");
+    };
+    check(
+        &[
+            ("TAILCAST_MAX_SOCKETS", "5"),
+            ("TAILCAST_CONFIG", "x"),
+            ("TAILCAST_TOKEN", "x"),
+            ("TAILCAST_KEP", ""),
+            ("TAILCASTER", "x"),
+            ("KEP", "x"),
+        ],
+        &[],
+    );
+    check(
+        &[
+            ("TAILCAST_REDIS_UR", "x"),
+            ("TAILCAST_MAX_SOCKET", "5"),
+            ("TAILCAST_max_sockets", "5"),
+            ("TAILCAST_FROBNICATE", "x"),
+        ],
+        &[
+            "TAILCAST_FROBNICATE is no setting; leave it out, `tailcast config` prints all there are",
+            "TAILCAST_MAX_SOCKET is no setting; did you mean TAILCAST_MAX_SOCKETS?",
+            "TAILCAST_REDIS_UR is no setting; leave it out, `tailcast config` prints all there are",
+            "TAILCAST_max_sockets is no setting; did you mean TAILCAST_MAX_SOCKETS?",
+        ],
+    );
+    // What Kubernetes sets for a service of our name.
+    check(
+        &[
+            ("TAILCAST_PORT", "tcp://10.0.0.1:80"),
+            ("TAILCAST_PORT_80_TCP", "tcp://10.0.0.1:80"),
+            ("TAILCAST_SERVICE_HOST", "10.0.0.1"),
+        ],
+        &[],
+    );
 }
 
 #[test]

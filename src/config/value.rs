@@ -105,27 +105,6 @@ pub fn addresses(text: &str) -> Result<Vec<SocketAddr>, String> {
     Ok(found)
 }
 
-/// Origins as browsers send them: `https://example.com`, `http://localhost:3000`, or `*`.
-pub fn origins(text: &str) -> Result<Vec<String>, String> {
-    list(text)
-        .map(|part| {
-            let host = part
-                .strip_prefix("https://")
-                .or_else(|| part.strip_prefix("http://"));
-            let plain = host.is_some_and(|host| {
-                !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ', '*'])
-            });
-            if part == "*" || plain {
-                Ok(part.to_ascii_lowercase())
-            } else {
-                Err(format!(
-                    "has {part}, which is no origin; write scheme, host and port only, as in https://example.com, or * for any"
-                ))
-            }
-        })
-        .collect()
-}
-
 /// A URL without its password.
 pub fn mask(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once(':') else {
@@ -252,21 +231,5 @@ mod tests {
         check("redis:secret@h", "redis:***@h");
         check("redis://me@h", "redis://me@h");
         check("nothing", "nothing");
-    }
-
-    #[test]
-    fn origin_lists() {
-        assert_eq!(origins("").ok(), Some(vec![]));
-        assert_eq!(
-            origins("https://A.example, http://localhost:3000,*").ok(),
-            Some(vec![
-                "https://a.example".to_owned(),
-                "http://localhost:3000".to_owned(),
-                "*".to_owned()
-            ])
-        );
-        for bad in ["example.com", "https://", "https://a/b", "https://*.a"] {
-            assert!(origins(bad).is_err(), "{bad}");
-        }
     }
 }

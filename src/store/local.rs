@@ -170,20 +170,8 @@ impl LocalRedis {
         let lock = lock(data_dir)?;
         let log = Log::open(data_dir).map_err(|source| unusable(data_dir, source))?;
 
-        let mut command = match find("setpriv", &path) {
-            Some(setpriv) => {
-                let mut command = Command::new(setpriv);
-                command.args(["--pdeathsig", "TERM"]).arg(&program);
-                command
-            }
-            None => Command::new(&program),
-        };
-        command
-            .arg("-")
-            .current_dir(data_dir)
-            // Ctrl-C goes to the whole foreground group; only we may say when Redis ends.
-            .process_group(0)
-            .stdin(Stdio::piped());
+        let mut command = ends_with_us(&program);
+        command.arg("-").current_dir(data_dir).stdin(Stdio::piped());
         let handles = [lock.try_clone(), log.file.try_clone()];
         let [stdout, stderr] = handles.map(|file| file.map(Stdio::from));
         command.stdout(stdout.map_err(|source| unusable(data_dir, source))?);
@@ -296,6 +284,23 @@ fn settings(port: u16) -> String {
          # Each room is a tracked key; beyond a limit Redis would ring for rooms at random.\n\
          tracking-table-max-keys 0\n"
     )
+}
+
+/// A command that the kernel ends with SIGTERM when the thread that starts it ends, where `setpriv`
+/// exists; so start it on the main thread. Ctrl-C, which goes to the whole foreground group, does
+/// not reach it: only we may say when it ends.
+pub fn ends_with_us(program: &Path) -> Command {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut command = match find("setpriv", &path) {
+        Some(setpriv) => {
+            let mut command = Command::new(setpriv);
+            command.args(["--pdeathsig", "TERM"]).arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
+    command.process_group(0);
+    command
 }
 
 /// The program's path, if it's in one of these folders and may be run.

@@ -37,7 +37,7 @@ const RULES: &[(&str, &[&str])] = &[
         &["ops", "frontend", "people", "relay", "metrics", "drain"],
     ),
     ("web", &["web", "frontend"]),
-    ("bench", &["bench", "relay", "frontend"]),
+    ("bench", &["bench", "relay", "frontend", "store"]),
 ];
 
 /// The parts of `frontend` that know nothing of each other.

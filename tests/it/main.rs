@@ -5,6 +5,7 @@
 
 mod accounts;
 mod apps;
+mod bench;
 mod board;
 mod checker;
 mod conformance;

@@ -1,11 +1,16 @@
 //! What a JSON client may ask: one object per text frame, read into a [`Request`].
 //!
-//! The object's values are kept as they came until its `type` says which of them matter. Unknown
-//! keys are let through, and `null` is as good as absent. Depth costs nothing, as what is not asked
-//! for is skipped without recursion.
+//! The object's values are kept as they came until its `type` says which of them matter. One that
+//! does not is refused: a misspelt `key` would be lost without a word. `null` is as good as absent.
+//! Depth costs nothing, as what is not asked for is skipped without recursion.
+
+use std::borrow::Cow;
+use std::fmt;
 
 use bytes::Bytes;
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
 
 use crate::auth::UserName;
 use crate::frontend::json::FieldList;
@@ -107,45 +112,92 @@ impl Refused {
     }
 }
 
+/// What a frame may have, by its type, beside `type` and `ref`.
+const MEMBERS: [(&str, &[&str]); 9] = [
+    (
+        "publish",
+        &[
+            "room",
+            "to",
+            "message",
+            "fields",
+            "key",
+            "echo",
+            "ephemeral",
+        ],
+    ),
+    ("join", &["room", "from", "presence"]),
+    ("leave", &["room"]),
+    ("history", &["room", "after", "before", "limit", "order"]),
+    ("presence", &["room", "limit"]),
+    ("react", &["room", "reaction"]),
+    // The rest is read, and what is unknown refused, with the act.
+    ("moderate", &["room", "reason"]),
+    ("auth", &["token"]),
+    ("ping", &[]),
+];
+
+/// What every frame may have.
+const OF_ALL: [&str; 2] = ["type", "ref"];
+
 /// The object of a frame, unread.
-#[derive(serde::Deserialize)]
 struct Object<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Option<&'a RawValue>,
-    #[serde(borrow)]
-    room: Option<&'a RawValue>,
-    #[serde(borrow)]
-    from: Option<&'a RawValue>,
-    #[serde(borrow)]
-    message: Option<&'a RawValue>,
-    #[serde(borrow)]
-    fields: Option<&'a RawValue>,
-    #[serde(borrow, rename = "ref")]
-    reference: Option<&'a RawValue>,
-    #[serde(borrow)]
-    key: Option<&'a RawValue>,
-    #[serde(borrow)]
-    after: Option<&'a RawValue>,
-    #[serde(borrow)]
-    before: Option<&'a RawValue>,
-    #[serde(borrow)]
-    limit: Option<&'a RawValue>,
-    #[serde(borrow)]
-    order: Option<&'a RawValue>,
-    #[serde(borrow)]
-    token: Option<&'a RawValue>,
-    #[serde(borrow)]
-    to: Option<&'a RawValue>,
-    #[serde(borrow)]
-    echo: Option<&'a RawValue>,
-    #[serde(borrow)]
-    ephemeral: Option<&'a RawValue>,
-    #[serde(borrow)]
-    presence: Option<&'a RawValue>,
-    #[serde(borrow)]
-    reaction: Option<&'a RawValue>,
-    #[serde(borrow)]
-    reason: Option<&'a RawValue>,
+    /// Members that some type has.
+    members: SmallVec<[(&'static str, Option<&'a RawValue>); 8]>,
+    /// The first that none has.
+    unknown: Option<String>,
+}
+
+/// A member's name, which has to be copied only if it's written with escapes.
+#[derive(serde::Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Object<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor)
+    }
+}
+
+struct ObjectVisitor;
+
+impl<'de> Visitor<'de> for ObjectVisitor {
+    type Value = Object<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
+        let mut object = Object {
+            members: SmallVec::new(),
+            unknown: None,
+        };
+        while let Some(Name(name)) = map.next_key()? {
+            let Some(known) = known(&name) else {
+                map.next_value::<IgnoredAny>()?;
+                object.unknown.get_or_insert_with(|| shown(&name));
+                continue;
+            };
+            if object.members.iter().any(|(other, _)| *other == known) {
+                return Err(A::Error::duplicate_field(known));
+            }
+            object.members.push((known, map.next_value()?));
+        }
+        Ok(object)
+    }
+}
+
+/// The name, if some type has it.
+fn known(name: &str) -> Option<&'static str> {
+    let mut all = OF_ALL
+        .iter()
+        .chain(MEMBERS.iter().flat_map(|(_, names)| *names));
+    all.find(|known| **known == name).copied()
+}
+
+/// A client's own word, as an error repeats it.
+fn shown(word: &str) -> String {
+    word.chars().take(40).collect()
 }
 
 /// Reads a frame. The `ref` comes back also where the rest is refused, as long as it's one.
@@ -166,71 +218,109 @@ pub(super) fn parse(text: &str, max_fields: usize) -> (Ref, Result<Request, Refu
             }
         },
     };
-    match reference(object.reference) {
+    match reference(object.member("ref")) {
         Ok(reference) => (reference, object.request(text, max_fields)),
         Err(refusal) => (None, Err(refusal)),
     }
 }
 
-impl Object<'_> {
+impl<'a> Object<'a> {
+    fn member(&self, name: &str) -> Option<&'a RawValue> {
+        let found = self.members.iter().find(|(known, _)| *known == name);
+        found.and_then(|(_, value)| *value)
+    }
+
+    /// Refuses what a frame of this type has no use for.
+    fn check_members(&self, kind: &str) -> Result<(), Refused> {
+        let row = MEMBERS.iter().find(|(of, _)| *of == kind);
+        let Some((_, names)) = row.filter(|_| kind != "moderate") else {
+            return Ok(());
+        };
+        let is_of_kind = |name: &&str| names.contains(name) || OF_ALL.contains(name);
+        let mut found = self.members.iter().map(|(name, _)| *name);
+        let elsewhere = found.find(|name| !is_of_kind(name));
+        match self.unknown.as_deref().or(elsewhere) {
+            None => Ok(()),
+            Some(name) => {
+                let all: Vec<&str> = names.iter().chain(&OF_ALL).copied().collect();
+                Err(Refused::bad(format!(
+                    "{kind} has no member `{name}`; it has {}",
+                    all.join(", ")
+                )))
+            }
+        }
+    }
+
     fn request(&self, text: &str, max_fields: usize) -> Result<Request, Refused> {
         const KINDS: &str =
             "one of publish, join, leave, history, presence, react, moderate, auth, ping";
-        let kind = optional(self.kind, "type", string)?
+        let kind = self
+            .optional("type", string)?
             .ok_or_else(|| Refused::new("unknown_type", format!("`type` is missing: {KINDS}")))?;
+        self.check_members(&kind)?;
         match kind.as_str() {
             "auth" => Ok(Request::Auth {
-                token: optional(self.token, "token", string)?
+                token: self
+                    .optional("token", string)?
                     .ok_or_else(|| Refused::bad("`token` is missing"))?,
             }),
             "publish" => Ok(Request::Publish(Publish {
                 room: self.addressee()?,
                 fields: self.entry_fields(max_fields)?,
-                key: optional(self.key, "key", key)?,
-                echo: optional(self.echo, "echo", switch)?.unwrap_or(true),
-                ephemeral: optional(self.ephemeral, "ephemeral", switch)?.unwrap_or(false),
+                key: self.optional("key", key)?,
+                echo: self.optional("echo", switch)?.unwrap_or(true),
+                ephemeral: self.optional("ephemeral", switch)?.unwrap_or(false),
             })),
             "join" => Ok(Request::Join {
                 room: self.needed_room()?,
-                from: optional(self.from, "from", position)?.unwrap_or_default(),
-                presence: optional(self.presence, "presence", switch)?.unwrap_or(false),
+                from: self.optional("from", position)?.unwrap_or_default(),
+                presence: self.optional("presence", switch)?.unwrap_or(false),
             }),
             "leave" => Ok(Request::Leave {
                 room: self.needed_room()?,
             }),
             "history" => Ok(Request::History {
-                room: optional(self.room, "room", room)?,
-                after: optional(self.after, "after", id)?,
-                before: optional(self.before, "before", id)?,
-                limit: optional(self.limit, "limit", count)?,
-                newest_first: optional(self.order, "order", newest_first)?.unwrap_or(false),
+                room: self.optional("room", room)?,
+                after: self.optional("after", id)?,
+                before: self.optional("before", id)?,
+                limit: self.optional("limit", count)?,
+                newest_first: self.optional("order", newest_first)?.unwrap_or(false),
             }),
             "presence" => Ok(Request::Presence {
-                room: optional(self.room, "room", room)?,
-                limit: optional(self.limit, "limit", count)?,
+                room: self.optional("room", room)?,
+                limit: self.optional("limit", count)?,
             }),
             "react" => Ok(Request::React {
-                room: optional(self.room, "room", room)?,
-                reaction: optional(self.reaction, "reaction", string)?
+                room: self.optional("room", room)?,
+                reaction: self
+                    .optional("reaction", string)?
                     .ok_or_else(|| Refused::bad("`reaction` is missing: name one, as in heart"))?,
             }),
             "moderate" => Ok(Request::Moderate {
-                room: optional(self.room, "room", room)?,
+                room: self.optional("room", room)?,
                 act: act(text)?,
-                reason: optional(self.reason, "reason", string)?,
+                reason: self.optional("reason", string)?,
             }),
             "ping" => Ok(Request::Ping),
             other => {
-                let shown: String = other.chars().take(40).collect();
-                let message = format!("there is no type `{shown}`: {KINDS}");
+                let message = format!("there is no type `{}`: {KINDS}", shown(other));
                 Err(Refused::new("unknown_type", message))
             }
         }
     }
 
+    /// Applies a reader to a value that may be absent.
+    fn optional<T>(
+        &self,
+        name: &str,
+        read: fn(&RawValue, &str) -> Result<T, Refused>,
+    ) -> Result<Option<T>, Refused> {
+        optional(self.member(name), name, read)
+    }
+
     /// Where a publish goes: a room, or a user's own.
     fn addressee(&self) -> Result<Option<RoomName>, Refused> {
-        match (self.room, self.to) {
+        match (self.member("room"), self.member("to")) {
             (Some(_), Some(_)) => Err(Refused::bad("give `room` or `to`, not both")),
             (room_named, None) => optional(room_named, "room", room),
             (None, Some(to)) => {
@@ -242,12 +332,12 @@ impl Object<'_> {
     }
 
     fn needed_room(&self) -> Result<RoomName, Refused> {
-        optional(self.room, "room", room)?
+        self.optional("room", room)?
             .ok_or_else(|| Refused::bad("`room` is missing: name the room"))
     }
 
     fn entry_fields(&self, max_fields: usize) -> Result<Fields, Refused> {
-        match (self.message, self.fields) {
+        match (self.member("message"), self.member("fields")) {
             (Some(_), Some(_)) => Err(Refused::bad("give `message` or `fields`, not both")),
             (None, None) => Err(Refused::bad(
                 "`message` (a string) or `fields` (an object) is missing",

@@ -230,6 +230,11 @@ async fn every_error_leaves_the_socket_alive() {
         (r#"{"type":"history","after":"x"}"#, "bad_request"),
         (r#"{"type":"history","room":"string"}"#, "wrong_type"),
         (r#"{"type":"ping","ref":{}}"#, "bad_request"),
+        (
+            r#"{"type":"publish","message":"a","kye":"1"}"#,
+            "bad_request",
+        ),
+        (r#"{"type":"leave","room":"r","from":"now"}"#, "bad_request"),
     ] {
         socket.send(sent).await;
         let frame = socket.frame().await;

@@ -103,9 +103,9 @@ fn publishes() {
             ..plain
         }),
     );
-    // Null is absent, and unknown keys are somebody else's.
+    // Null is absent, and a name may be written with escapes.
     check(
-        r#"{"type":"publish","room":null,"message":"x","fields":null,"ref":null,"x":[{}]}"#,
+        r#"{"type":"publish","room":null,"m\u0065ssage":"x","fields":null,"ref":null}"#,
         publish(&[("message", b"x")]),
     );
 }
@@ -403,9 +403,67 @@ fn wrong_requests() {
 }
 
 #[test]
+fn members_that_would_do_nothing() {
+    refused(
+        r#"{"type":"publish","message":"x","kye":"1"}"#,
+        "bad_request",
+        "publish has no member `kye`; it has room, to, message, fields, key, echo, ephemeral, type, ref",
+    );
+    // Known, but not to this type; and none by its value.
+    refused(
+        r#"{"type":"leave","room":"r","from":"now"}"#,
+        "bad_request",
+        "leave has no member `from`",
+    );
+    refused(
+        r#"{"type":"ping","Ref":null}"#,
+        "bad_request",
+        "ping has no member `Ref`",
+    );
+    refused(
+        r#"{"type":"moderate","act":"ban","user":"a","secnods":5}"#,
+        "bad_request",
+        "unknown field `secnods`",
+    );
+    refused(
+        r#"{"type":"moderate","act":"close","key":"k"}"#,
+        "bad_request",
+        "unknown field `key`",
+    );
+    // A type that there is not is what is wrong with it first.
+    refused(r#"{"type":"dance","x":1}"#, "unknown_type", "`dance`");
+    let (reference, got) = read(r#"{"x":1,"ref":7,"type":"ping"}"#);
+    assert_eq!(reference.as_deref(), Some("7"));
+    assert!(got.is_err());
+    let long = format!(r#"{{"type":"ping","{}":1}}"#, "é".repeat(5_000));
+    refused(&long, "bad_request", &format!("`{}`", "é".repeat(40)));
+    // Each is looked at once, however many there are.
+    let many: String = (0..8_000).map(|n| format!(",\"x{n}\":1")).collect();
+    refused(
+        &format!(r#"{{"type":"ping"{many}}}"#),
+        "bad_request",
+        "`x0`",
+    );
+}
+
+#[test]
+fn every_member_of_every_type_is_known() {
+    for (kind, names) in MEMBERS {
+        for name in names {
+            assert_eq!(known(name), Some(*name), "{kind}");
+        }
+    }
+    assert_eq!(known("act"), None);
+}
+
+#[test]
 fn depth_is_harmless() {
     let deep = "[".repeat(30_000) + &"]".repeat(30_000);
-    check(&format!(r#"{{"type":"ping","x":{deep}}}"#), Request::Ping);
+    refused(
+        &format!(r#"{{"type":"ping","x":{deep}}}"#),
+        "bad_request",
+        "`x`",
+    );
     refused(&format!(r#"{{"type":{deep}}}"#), "bad_request", "`type`");
     refused(
         &format!(r#"{{"type":"publish","fields":{deep}}}"#),
