@@ -322,7 +322,11 @@ function banner(kind, sign, label, { message, by, user, id }, undo) {
 
 function showBanners() {
   const order = ['connection', 'moderated', 'announcement', 'pin']
-  arrange(byId('banners'), order.map((kind) => banners.get(kind)).filter(Boolean))
+  const box = byId('banners')
+  const hadFocus = box.contains(document.activeElement)
+  arrange(box, order.map((kind) => banners.get(kind)).filter(Boolean))
+  // What had the focus may be gone with its banner; from the body, the way would begin anew.
+  if (hadFocus && !box.contains(document.activeElement)) byId('messages').focus()
 }
 
 function onModerated({ act, until, reason }) {

@@ -137,11 +137,21 @@ export class MessageList {
       children.push(node)
       before = { kind: item.kind, user: item.user, time: item.time, day: item.kind === 'gap' ? before?.day : day }
     }
+    const held = document.activeElement?.closest('#list > .message') ?? null
+    const place = [...this.#list.children].indexOf(held)
     arrange(this.#list, children)
+    if (held && !held.isConnected) this.#holdAt(place)
     if (this.#sticks) this.#scrollToEnd()
     else if (anchor?.node.isConnected) this.#box.scrollTop += anchor.node.getBoundingClientRect().top - anchor.top
     this.#showBelow()
     this.#fill()
+  }
+
+  /** What had the focus is gone: what is in its place now has it. */
+  #holdAt(place) {
+    const node = this.#list.children[Math.min(place, this.#list.childElementCount - 1)]
+    const next = node?.classList.contains('message') ? node : this.#box
+    next.focus({ preventScroll: true })
   }
 
   /** The first message in sight, and where it is. */
@@ -218,7 +228,9 @@ export class MessageList {
     made.shownState = item.state
     made.shownId = item.id
     made.shownRole = null
+    const hadFocus = node?.contains(document.activeElement)
     if (node?.isConnected) node.replaceWith(made)
+    if (hadFocus) made.focus({ preventScroll: true })
     this.#nodes.set(item, made)
     return made
   }
