@@ -64,6 +64,7 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         Asset::new("place.js", SCRIPT, include_str!("web/place.js")),
         Asset::new("reactions.js", SCRIPT, include_str!("web/reactions.js")),
         Asset::new("rooms.js", SCRIPT, include_str!("web/rooms.js")),
+        Asset::new("seen.js", SCRIPT, include_str!("web/seen.js")),
         Asset::new("session.js", SCRIPT, include_str!("web/session.js")),
         Asset::new("text.js", SCRIPT, include_str!("web/text.js")),
         Asset::new("theme.js", SCRIPT, include_str!("web/theme.js")),

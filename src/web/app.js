@@ -39,7 +39,7 @@ const banners = new Map()
 
 const inbox = me ? new Inbox(client, me, onTalk) : null
 const { closeDrawers } = setUpDrawers()
-const rooms = new Rooms({ client, inbox, onTopic: (name, topic) => isHere({ kind: 'room', name }) && showTopic(topic) })
+const rooms = new Rooms({ client, me, inbox, onTopic: (name, topic) => isHere({ kind: 'room', name }) && showTopic(topic) })
 const moderation = new Moderation({ me, room: () => room, rights: () => rights, write: (user) => go({ kind: 'dm', name: user }) })
 const people = new People({ me, onPick: (user, anchor) => moderation.aboutUser(user, anchor) })
 const messages = new MessageList({ me, onMenu: (item, anchor) => moderation.aboutMessage(item, anchor) })
@@ -156,7 +156,10 @@ function joinRoom(place, timeline, options) {
     timeline.append(entry)
     onNew(entry)
   })
-  room.on('gap', (gap) => timeline.gap(gap))
+  room.on('gap', (gap) => {
+    timeline.gap(gap)
+    if (gap.reason !== 'trimmed') rooms.restart(place.name, joined.cursor)
+  })
   room.on('deleted', ({ id }) => timeline.remove([id]))
   room.on('presence', (presence) => {
     people.show(presence)
@@ -173,6 +176,7 @@ function joinRoom(place, timeline, options) {
     if (state === 'joined') {
       times += 1
       kept.write(LAST_ROOM, place.name)
+      seen()
       if (times === 1) onFirst(joined, timeline)
       else sync(joined, timeline)
     }
@@ -278,9 +282,6 @@ function onTalk(changed, entry = null) {
   if (changed.unread > 0 && talk === changed && !document.hidden) return inbox.read(changed)
   // Beside the room, the list shows it.
   if (entry && talk !== changed && matchMedia('(max-width: 759px)').matches) toast(`${changed.user} wrote to you`)
-  const hasNews = inbox.talks.some(({ unread }) => unread > 0)
-  byId('rooms-open').classList.toggle('has-news', hasNews)
-  byId('rooms-open').setAttribute('aria-label', `Rooms and conversations${hasNews ? ', with something new' : ''}`)
   rooms.show()
 }
 

@@ -95,6 +95,19 @@ fn news_is_told_once() {
 }
 
 #[test]
+fn what_is_unread_is_marked() {
+    let redis = RedisServer::start();
+    let node = Node::start(&redis.url());
+    let bare = Node::start_with(&redis.url(), &["--homepage-rooms", "0"]);
+    let urls = [node.url(""), bare.url("")];
+    run(
+        "unread",
+        &urls.each_ref().map(String::as_str),
+        |event, _| panic!("{event}"),
+    );
+}
+
+#[test]
 fn nothing_overtakes_what_came_too_fast() {
     let redis = RedisServer::start();
     let jwt = ["--auth", "jwt", "--jwt-secret", SECRET];
