@@ -54,6 +54,7 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
     vec![
         Asset::new("tailcast.js", SCRIPT, include_str!("../clients/js/tailcast.js")),
         Asset::new("app.js", SCRIPT, include_str!("web/app.js")),
+        Asset::new("away.js", SCRIPT, include_str!("web/away.js")),
         Asset::new("composer.js", SCRIPT, include_str!("web/composer.js")),
         Asset::new("dialogs.js", SCRIPT, include_str!("web/dialogs.js")),
         Asset::new("dom.js", SCRIPT, include_str!("web/dom.js")),

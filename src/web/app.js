@@ -1,5 +1,6 @@
 // The chat page: puts its parts together. The client does what is hard: it resumes, repeats and dedupes.
-import { compareIds, connect } from './tailcast.js'
+import { connect } from './tailcast.js'
+import { forgetDeleted } from './away.js'
 import { Composer } from './composer.js'
 import { arrange, avatar, byId, h, icon, kept, paintAvatar, toast } from './dom.js'
 import { Inbox } from './inbox.js'
@@ -178,7 +179,7 @@ function joinRoom(place, timeline, options) {
       kept.write(LAST_ROOM, place.name)
       seen()
       if (times === 1) onFirst(joined, timeline)
-      else sync(joined, timeline)
+      else if (rights.has('history')) forgetDeleted(joined, timeline)
     }
     // Where the whole client was sent away, the page says so.
     if (state !== 'refused' || room !== joined || client.state === 'closed') return
@@ -201,20 +202,6 @@ function onFirst(joined, timeline) {
     timeline.hasOlder = false
     if (room === joined) messages.show(timeline, `# ${joined.name}`)
   }, 300)
-}
-
-/** Who was away was not told of deletions. What was trimmed is none, and stays on the page. */
-async function sync(joined, timeline) {
-  const ids = timeline.items.filter((item) => item.id).map((item) => item.id)
-  if (ids.length === 0 || !rights.has('history')) return
-  try {
-    const { entries } = await joined.history({ limit: Math.min(ids.length + 50, 500) })
-    if (entries.length === 0) return
-    const there = new Set(entries.map((entry) => entry.id))
-    timeline.remove(ids.filter((id) => !there.has(id) && compareIds(id, entries[0].id) > 0))
-  } catch {
-    // No connection: the next time.
-  }
 }
 
 function olderIn(name) {

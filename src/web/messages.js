@@ -96,7 +96,7 @@ export class MessageList {
     // What is replayed on coming in was said long ago.
     if (Date.now() - item.time > 20_000) return
     const said = byId('said')
-    said.append(h('p', {}, `${item.user ?? 'Somebody'}: ${item.text}`))
+    said.append(h('p', { data: { id: item.id } }, `${item.user ?? 'Somebody'}: ${item.text}`))
     while (said.childElementCount > 5) said.firstChild.remove()
     if (!this.#sticks) this.#unseen += 1
   }
@@ -143,6 +143,8 @@ export class MessageList {
     if (held && !held.isConnected) this.#holdAt(place)
     if (this.#sticks) this.#scrollToEnd()
     else if (anchor?.node.isConnected) this.#box.scrollTop += anchor.node.getBoundingClientRect().top - anchor.top
+    // Nor is what was deleted there for who listens.
+    for (const line of [...byId('said').children]) if (!timeline.has(line.dataset.id)) line.remove()
     this.#showBelow()
     this.#fill()
   }

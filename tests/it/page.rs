@@ -108,6 +108,11 @@ fn what_is_unread_is_marked() {
 }
 
 #[test]
+fn what_is_deleted_meanwhile_is_gone() {
+    run_at_a_node("away");
+}
+
+#[test]
 fn nothing_overtakes_what_came_too_fast() {
     let redis = RedisServer::start();
     let jwt = ["--auth", "jwt", "--jwt-secret", SECRET];
