@@ -11,7 +11,7 @@ import { go, here, isHere, onPlace, start } from './place.js'
 import { Reactions } from './reactions.js'
 import { Rooms } from './rooms.js'
 import { base, enter, forget } from './session.js'
-import { spell } from './text.js'
+import { linked, spell } from './text.js'
 import { Timeline } from './timeline.js'
 
 /** Entries that a room begins with, and that scrolling up loads at a time. */
@@ -91,6 +91,7 @@ async function arrive(place) {
   banners.clear()
   showBanners()
   byId('refused').hidden = true
+  byId('middle').classList.remove('is-refused')
   byId('messages').hidden = false
   for (const id of ['role', 'closed', 'slow', 'room-menu']) byId(id).hidden = true
   messages.showRoles(new Map())
@@ -293,7 +294,7 @@ function showInfo({ closed, slow, pin, announcement, topic }) {
 }
 
 function banner(kind, sign, label, { message, by, user, id }, undo) {
-  const text = h('span', { class: 'banner-text' }, h('strong', {}, label), ' ', message)
+  const text = h('span', { class: 'banner-text' }, h('strong', {}, label), ' ', ...(id ? [message] : linked(message)))
   const jump = () => byId('list').querySelector(`[data-id="${CSS.escape(id)}"]`)?.focus()
   const source = user ?? by
   return h(
@@ -340,9 +341,11 @@ function refuse(title, text) {
   byId('messages').hidden = true
   const box = byId('refused')
   box.hidden = false
-  box.replaceChildren(icon('lock'), h('h2', {}, title), h('p', {}, text))
+  const sentence = text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? '' : '.')
+  box.replaceChildren(icon('lock'), h('h2', {}, title), h('p', {}, sentence))
+  byId('middle').classList.add('is-refused')
   composer.block(title)
-  byId('reactions').hidden = true
+  for (const id of ['role', 'room-menu', 'reactions']) byId(id).hidden = true
   people.hide()
 }
 
