@@ -54,6 +54,7 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
     vec![
         Asset::new("tailcast.js", SCRIPT, include_str!("../clients/js/tailcast.js")),
         Asset::new("app.js", SCRIPT, include_str!("web/app.js")),
+        Asset::new("away.js", SCRIPT, include_str!("web/away.js")),
         Asset::new("composer.js", SCRIPT, include_str!("web/composer.js")),
         Asset::new("dialogs.js", SCRIPT, include_str!("web/dialogs.js")),
         Asset::new("dom.js", SCRIPT, include_str!("web/dom.js")),
@@ -64,6 +65,7 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         Asset::new("place.js", SCRIPT, include_str!("web/place.js")),
         Asset::new("reactions.js", SCRIPT, include_str!("web/reactions.js")),
         Asset::new("rooms.js", SCRIPT, include_str!("web/rooms.js")),
+        Asset::new("seen.js", SCRIPT, include_str!("web/seen.js")),
         Asset::new("session.js", SCRIPT, include_str!("web/session.js")),
         Asset::new("text.js", SCRIPT, include_str!("web/text.js")),
         Asset::new("theme.js", SCRIPT, include_str!("web/theme.js")),

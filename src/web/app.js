@@ -1,5 +1,6 @@
 // The chat page: puts its parts together. The client does what is hard: it resumes, repeats and dedupes.
-import { compareIds, connect } from './tailcast.js'
+import { connect } from './tailcast.js'
+import { forgetDeleted } from './away.js'
 import { Composer } from './composer.js'
 import { arrange, avatar, byId, h, icon, kept, paintAvatar, toast } from './dom.js'
 import { Inbox } from './inbox.js'
@@ -10,7 +11,7 @@ import { go, here, isHere, onPlace, start } from './place.js'
 import { Reactions } from './reactions.js'
 import { Rooms } from './rooms.js'
 import { base, enter, forget } from './session.js'
-import { spell } from './text.js'
+import { linked, spell } from './text.js'
 import { Timeline } from './timeline.js'
 
 /** Entries that a room begins with, and that scrolling up loads at a time. */
@@ -39,7 +40,7 @@ const banners = new Map()
 
 const inbox = me ? new Inbox(client, me, onTalk) : null
 const { closeDrawers } = setUpDrawers()
-const rooms = new Rooms({ client, inbox, onTopic: (name, topic) => isHere({ kind: 'room', name }) && showTopic(topic) })
+const rooms = new Rooms({ client, me, inbox, onTopic: (name, topic) => isHere({ kind: 'room', name }) && showTopic(topic) })
 const moderation = new Moderation({ me, room: () => room, rights: () => rights, write: (user) => go({ kind: 'dm', name: user }) })
 const people = new People({ me, onPick: (user, anchor) => moderation.aboutUser(user, anchor) })
 const messages = new MessageList({ me, onMenu: (item, anchor) => moderation.aboutMessage(item, anchor) })
@@ -90,6 +91,7 @@ async function arrive(place) {
   banners.clear()
   showBanners()
   byId('refused').hidden = true
+  byId('middle').classList.remove('is-refused')
   byId('messages').hidden = false
   for (const id of ['role', 'closed', 'slow', 'room-menu']) byId(id).hidden = true
   messages.showRoles(new Map())
@@ -156,7 +158,10 @@ function joinRoom(place, timeline, options) {
     timeline.append(entry)
     onNew(entry)
   })
-  room.on('gap', (gap) => timeline.gap(gap))
+  room.on('gap', (gap) => {
+    timeline.gap(gap)
+    if (gap.reason !== 'trimmed') rooms.restart(place.name, joined.cursor)
+  })
   room.on('deleted', ({ id }) => timeline.remove([id]))
   room.on('presence', (presence) => {
     people.show(presence)
@@ -173,8 +178,9 @@ function joinRoom(place, timeline, options) {
     if (state === 'joined') {
       times += 1
       kept.write(LAST_ROOM, place.name)
+      seen()
       if (times === 1) onFirst(joined, timeline)
-      else sync(joined, timeline)
+      else if (rights.has('history')) forgetDeleted(joined, timeline)
     }
     // Where the whole client was sent away, the page says so.
     if (state !== 'refused' || room !== joined || client.state === 'closed') return
@@ -197,20 +203,6 @@ function onFirst(joined, timeline) {
     timeline.hasOlder = false
     if (room === joined) messages.show(timeline, `# ${joined.name}`)
   }, 300)
-}
-
-/** Who was away was not told of deletions. What was trimmed is none, and stays on the page. */
-async function sync(joined, timeline) {
-  const ids = timeline.items.filter((item) => item.id).map((item) => item.id)
-  if (ids.length === 0 || !rights.has('history')) return
-  try {
-    const { entries } = await joined.history({ limit: Math.min(ids.length + 50, 500) })
-    if (entries.length === 0) return
-    const there = new Set(entries.map((entry) => entry.id))
-    timeline.remove(ids.filter((id) => !there.has(id) && compareIds(id, entries[0].id) > 0))
-  } catch {
-    // No connection: the next time.
-  }
 }
 
 function olderIn(name) {
@@ -278,9 +270,6 @@ function onTalk(changed, entry = null) {
   if (changed.unread > 0 && talk === changed && !document.hidden) return inbox.read(changed)
   // Beside the room, the list shows it.
   if (entry && talk !== changed && matchMedia('(max-width: 759px)').matches) toast(`${changed.user} wrote to you`)
-  const hasNews = inbox.talks.some(({ unread }) => unread > 0)
-  byId('rooms-open').classList.toggle('has-news', hasNews)
-  byId('rooms-open').setAttribute('aria-label', `Rooms and conversations${hasNews ? ', with something new' : ''}`)
   rooms.show()
 }
 
@@ -305,7 +294,7 @@ function showInfo({ closed, slow, pin, announcement, topic }) {
 }
 
 function banner(kind, sign, label, { message, by, user, id }, undo) {
-  const text = h('span', { class: 'banner-text' }, h('strong', {}, label), ' ', message)
+  const text = h('span', { class: 'banner-text' }, h('strong', {}, label), ' ', ...(id ? [message] : linked(message)))
   const jump = () => byId('list').querySelector(`[data-id="${CSS.escape(id)}"]`)?.focus()
   const source = user ?? by
   return h(
@@ -322,7 +311,11 @@ function banner(kind, sign, label, { message, by, user, id }, undo) {
 
 function showBanners() {
   const order = ['connection', 'moderated', 'announcement', 'pin']
-  arrange(byId('banners'), order.map((kind) => banners.get(kind)).filter(Boolean))
+  const box = byId('banners')
+  const hadFocus = box.contains(document.activeElement)
+  arrange(box, order.map((kind) => banners.get(kind)).filter(Boolean))
+  // What had the focus may be gone with its banner; from the body, the way would begin anew.
+  if (hadFocus && !box.contains(document.activeElement)) byId('messages').focus()
 }
 
 function onModerated({ act, until, reason }) {
@@ -348,9 +341,11 @@ function refuse(title, text) {
   byId('messages').hidden = true
   const box = byId('refused')
   box.hidden = false
-  box.replaceChildren(icon('lock'), h('h2', {}, title), h('p', {}, text))
+  const sentence = text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? '' : '.')
+  box.replaceChildren(icon('lock'), h('h2', {}, title), h('p', {}, sentence))
+  byId('middle').classList.add('is-refused')
   composer.block(title)
-  byId('reactions').hidden = true
+  for (const id of ['role', 'room-menu', 'reactions']) byId(id).hidden = true
   people.hide()
 }
 

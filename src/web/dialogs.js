@@ -6,7 +6,7 @@ let openMenu = null
 /** Opens a menu at a button. `items` are `{label, run, danger}`, or null for a line between. */
 export function menu(anchor, label, items) {
   closeMenu()
-  const list = h('div', { class: 'menu', role: 'menu', 'aria-label': label })
+  const list = h('div', { class: 'menu', role: 'menu', 'aria-label': label, popover: 'manual' })
   for (const item of items) {
     if (item === null) {
       list.append(h('hr'))
@@ -18,7 +18,10 @@ export function menu(anchor, label, items) {
     }
     list.append(h('button', { type: 'button', role: 'menuitem', tabIndex: -1, class: item.danger ? 'danger' : '', onclick: run }, item.label))
   }
-  document.body.append(list)
+  // In the landmark that it belongs to, for whoever listens; above all else, for whoever looks.
+  const home = anchor.closest('main, aside, nav') ?? document.body
+  home.append(list)
+  list.showPopover()
   const at = anchor.getBoundingClientRect()
   const { offsetWidth: width, offsetHeight: height } = list
   const top = at.bottom + 4 + height > innerHeight ? Math.max(8, at.top - 4 - height) : at.bottom + 4

@@ -99,18 +99,23 @@ export function toast(text, kind = '') {
   setTimeout(() => element.remove(), 6_000)
 }
 
-/** Puts these children into `parent`, in this order, moving only what has to move. */
+/** Puts these children into `parent`, in this order, moving only what has to move: what is moved loses the focus. */
 export function arrange(parent, children) {
+  const wanted = new Set(children)
   let at = parent.firstChild
+  const skip = () => {
+    while (at && !wanted.has(at)) {
+      const next = at.nextSibling
+      at.remove()
+      at = next
+    }
+  }
   for (const child of children) {
+    skip()
     if (child === at) at = at.nextSibling
     else parent.insertBefore(child, at)
   }
-  while (at) {
-    const next = at.nextSibling
-    at.remove()
-    at = next
-  }
+  skip()
 }
 
 /** What this browser keeps; nothing, if it may not. */

@@ -2,7 +2,7 @@
 // it is with. What one writes oneself goes to the other, and a copy into the own stream, so that one's
 // other devices have it, too, and it is there tomorrow.
 import { compareIds, timeOf } from './tailcast.js'
-import { kept } from './dom.js'
+import { Seen } from './seen.js'
 import { Timeline } from './timeline.js'
 
 /** Pages of the stream to look through for one conversation, each time its older messages are asked for. */
@@ -10,8 +10,6 @@ const PAGES = 5
 
 /** What came longer ago is counted, but no longer announced, in ms: a device new to all of it would announce it all. */
 const FRESH = 20_000
-
-const isAfter = (id, last) => !last || compareIds(id, last) > 0
 
 export class Inbox {
   #client
@@ -29,8 +27,8 @@ export class Inbox {
     this.#me = me
     this.#onChange = onChange
     // The last ID that was read, and the last that was announced, by whom one talks to.
-    this.#read = kept.read(`read.${me}`) ?? {}
-    this.#told = kept.read(`told.${me}`) ?? {}
+    this.#read = new Seen(`read.${me}`, () => this.#recount())
+    this.#told = new Seen(`told.${me}`)
     client.inbox.on('entry', (entry) => this.#onEntry(entry))
     client.inbox.on('gap', (gap) => {
       for (const talk of this.#talks.values()) talk.timeline.gap(gap)
@@ -67,9 +65,18 @@ export class Inbox {
 
   #readTo(talk, id) {
     talk.unread = 0
-    if (!isAfter(id, this.#read[talk.user])) return
-    this.#read[talk.user] = id
-    kept.write(`read.${this.#me}`, this.#read)
+    this.#read.to(talk.user, id)
+  }
+
+  /** Another tab has read something. */
+  #recount() {
+    for (const talk of this.#talks.values()) {
+      const isUnread = ({ id, user }) => id && user !== this.#me && this.#read.isNew(talk.user, id)
+      const unread = talk.timeline.items.filter(isUnread).length
+      if (unread >= talk.unread) continue
+      talk.unread = unread
+      this.#onChange(talk)
+    }
   }
 
   /** Writes to the other; `patiently(publish)` waits for its turn where messages come too fast. */
@@ -102,16 +109,14 @@ export class Inbox {
     const isOwn = entry.fields.user === this.#me
     // Who has answered, here or on another device, has read what came before.
     if (isOwn) this.#readTo(talk, entry.id)
-    const isUnread = !isOwn && isAfter(entry.id, this.#read[user])
+    const isUnread = !isOwn && this.#read.isNew(user, entry.id)
     if (isUnread) talk.unread += 1
     this.#onChange(talk, isUnread && this.#isNews(user, entry.id) ? entry : null)
   }
 
   /** Whether it's announced now: every load of the page replays what came, and tells of it once. */
   #isNews(user, id) {
-    if (!isAfter(id, this.#told[user])) return false
-    this.#told[user] = id
-    kept.write(`told.${this.#me}`, this.#told)
+    if (!this.#told.to(user, id)) return false
     return Date.now() - timeOf(id) < FRESH
   }
 

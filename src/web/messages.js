@@ -96,7 +96,7 @@ export class MessageList {
     // What is replayed on coming in was said long ago.
     if (Date.now() - item.time > 20_000) return
     const said = byId('said')
-    said.append(h('p', {}, `${item.user ?? 'Somebody'}: ${item.text}`))
+    said.append(h('p', { data: { id: item.id } }, `${item.user ?? 'Somebody'}: ${item.text}`))
     while (said.childElementCount > 5) said.firstChild.remove()
     if (!this.#sticks) this.#unseen += 1
   }
@@ -137,11 +137,23 @@ export class MessageList {
       children.push(node)
       before = { kind: item.kind, user: item.user, time: item.time, day: item.kind === 'gap' ? before?.day : day }
     }
+    const held = document.activeElement?.closest('#list > .message') ?? null
+    const place = [...this.#list.children].indexOf(held)
     arrange(this.#list, children)
+    if (held && !held.isConnected) this.#holdAt(place)
     if (this.#sticks) this.#scrollToEnd()
     else if (anchor?.node.isConnected) this.#box.scrollTop += anchor.node.getBoundingClientRect().top - anchor.top
+    // Nor is what was deleted there for who listens.
+    for (const line of [...byId('said').children]) if (!timeline.has(line.dataset.id)) line.remove()
     this.#showBelow()
     this.#fill()
+  }
+
+  /** What had the focus is gone: what is in its place now has it. */
+  #holdAt(place) {
+    const node = this.#list.children[Math.min(place, this.#list.childElementCount - 1)]
+    const next = node?.classList.contains('message') ? node : this.#box
+    next.focus({ preventScroll: true })
   }
 
   /** The first message in sight, and where it is. */
@@ -218,7 +230,9 @@ export class MessageList {
     made.shownState = item.state
     made.shownId = item.id
     made.shownRole = null
+    const hadFocus = node?.contains(document.activeElement)
     if (node?.isConnected) node.replaceWith(made)
+    if (hadFocus) made.focus({ preventScroll: true })
     this.#nodes.set(item, made)
     return made
   }

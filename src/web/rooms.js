@@ -1,8 +1,10 @@
 // The list of rooms with who is in them, the list of conversations, and the switcher.
 import { compareIds } from './tailcast.js'
-import { arrange, avatar, byId, h, icon, kept } from './dom.js'
+import { arrange, avatar, byId, h, icon } from './dom.js'
 import { ask } from './dialogs.js'
 import { go, here, isHere, linkTo } from './place.js'
+import { Seen } from './seen.js'
+import { readEntry } from './text.js'
 
 /** How often the counts are asked for, in ms. */
 const EVERY = 4_000
@@ -13,19 +15,37 @@ const LIST_WAIT = 3_000
 /** Rooms asked for at most, when the server lists them by pages. */
 const ROOMS_MAX = 300
 
+/** A list of all rooms has so many of the newest entries of each: what is before them can't be counted. */
+const LISTED = 10
+
+/** Unread messages of a conversation that are counted. */
+const COUNTED = 99
+
+const NOTHING = { count: 0, isLeast: false }
+
+/** The mark of what is new; a mere dot where nobody counts. */
+function unreadMark({ count, isLeast }) {
+  if (count === 0) return null
+  if (count === null) return h('span', { class: 'unread dot' }, h('span', { class: 'sr-only' }, ' something new'))
+  return h('span', { class: 'unread' }, `${count}${isLeast ? '+' : ''}`, h('span', { class: 'sr-only' }, ' unread'))
+}
+
 export class Rooms {
   #client
   #inbox
   #rooms = new Map()
   #visited = new Set()
   #nodes = new Map()
-  #read = kept.read('read-rooms') ?? {}
+  #seen
+  #me
   #hasHomepage = true
   #onTopic
 
   /** `onTopic(room, topic)` is told what a list says of a room. */
-  constructor({ client, inbox, onTopic }) {
+  constructor({ client, me, inbox, onTopic }) {
     this.#client = client
+    this.#me = me
+    this.#seen = new Seen(`read-rooms.${me ?? ''}`, () => this.show())
     this.#inbox = inbox
     this.#onTopic = onTopic
     byId('room-new').append(icon('plus'))
@@ -63,11 +83,14 @@ export class Rooms {
     return rooms.reduce((best, room) => (best && compareIds(best.last, room.last) >= 0 ? best : room), null)?.room ?? null
   }
 
+  /** It was read so far. */
   readTo(name, id) {
-    const last = this.#read[name]
-    if (last && compareIds(last, id) >= 0) return
-    this.#read[name] = id
-    kept.write('read-rooms', this.#read)
+    this.#seen.to(name, id)
+  }
+
+  /** Its stream begins anew after this ID. */
+  restart(name, id) {
+    this.#seen.restart(name, id)
   }
 
   /** How many are in a room right now, as its own socket has it. */
@@ -124,32 +147,46 @@ export class Rooms {
     const names = new Set([...this.#rooms.keys(), ...this.#visited])
     const rooms = [...names].filter((name) => !name.startsWith('@')).sort((a, b) => a.localeCompare(b))
     arrange(byId('rooms'), rooms.map((name) => this.#roomNode(name)))
-    if (!this.#inbox) return
-    const { talks } = this.#inbox
+    const talks = this.#inbox?.talks ?? []
     byId('direct-none').hidden = talks.length > 0
     arrange(byId('direct'), talks.map((talk) => this.#talkNode(talk)))
+    const hasNews = rooms.some((name) => this.#news(name).count !== 0) || talks.some(({ unread }) => unread > 0)
+    byId('rooms-open').classList.toggle('has-news', hasNews)
+    byId('rooms-open').setAttribute('aria-label', `Rooms and conversations${hasNews ? ', with something new' : ''}`)
+  }
+
+  /**
+   * How many messages are new in a room that one has been in; a count of null if the list does not tell. A room
+   * one has never been in has nothing new: nothing of it was old.
+   */
+  #news(name) {
+    const { last, messages } = this.#rooms.get(name) ?? {}
+    if (!last || isHere({ kind: 'room', name }) || !this.#seen.has(name) || !this.#seen.isNew(name, last)) return NOTHING
+    if (!messages) return { count: null, isLeast: true }
+    const fresh = messages.filter(({ id }) => this.#seen.isNew(name, id))
+    const others = fresh.filter((entry) => entry.fields.user !== this.#me && readEntry(entry).kind === 'message')
+    return { count: others.length, isLeast: fresh.length >= LISTED }
   }
 
   #roomNode(name) {
-    const { count = 0, last, topic } = this.#rooms.get(name) ?? {}
-    const place = { kind: 'room', name }
-    const isNew = !isHere(place) && last && this.#read[name] && compareIds(last, this.#read[name]) > 0
-    return this.#node(place, {
+    const { count = 0, topic } = this.#rooms.get(name) ?? {}
+    const news = this.#news(name)
+    const here = count > 0 ? h('span', { class: 'count', title: `${count} here` }, String(count), h('span', { class: 'sr-only' }, ' here')) : null
+    return this.#node({ kind: 'room', name }, {
       sign: h('span', { class: 'hash', 'aria-hidden': 'true' }, '#'),
       detail: topic,
-      mark: count > 0 ? h('span', { class: 'count', title: `${count} here` }, String(count), h('span', { class: 'sr-only' }, ' here')) : null,
-      isNew: Boolean(isNew),
-      state: `${count} ${topic}`,
+      marks: [here, unreadMark(news)],
+      isNew: news.count !== 0,
+      state: `${count} ${news.count}${news.isLeast} ${topic}`,
     })
   }
 
   #talkNode({ user, unread }) {
-    const mark = unread > 0 ? h('span', { class: 'unread' }, String(unread), h('span', { class: 'sr-only' }, ' unread')) : null
-    return this.#node({ kind: 'dm', name: user }, { sign: avatar(user, 'small'), mark, isNew: unread > 0, state: String(unread) })
+    return this.#node({ kind: 'dm', name: user }, { sign: avatar(user, 'small'), marks: [unreadMark({ count: Math.min(unread, COUNTED), isLeast: unread > COUNTED })], isNew: unread > 0, state: String(unread) })
   }
 
   /** Made anew only if something of it is new, so that the focus stays. */
-  #node(place, { sign, detail, mark, isNew, state }) {
+  #node(place, { sign, detail, marks, isNew, state }) {
     const key = `${place.kind} ${place.name}`
     const isCurrent = isHere(place)
     const shown = `${isCurrent} ${isNew} ${state}`
@@ -160,7 +197,7 @@ export class Rooms {
       { href: linkTo(place), class: `place ${isNew ? 'new' : ''}`, 'aria-current': isCurrent ? 'page' : null },
       sign,
       h('span', { class: 'place-name' }, h('span', {}, place.name), detail ? h('small', {}, detail) : null),
-      mark,
+      ...marks.filter(Boolean),
     )
     link.addEventListener('click', (event) => {
       if (event.metaKey || event.ctrlKey || event.shiftKey) return

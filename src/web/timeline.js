@@ -91,6 +91,30 @@ export class Timeline {
     if (this.items.length !== before) this.#changed()
   }
 
+  /** The IDs of all that is shown. */
+  get storedIds() {
+    return new Set(this.#ids.keys())
+  }
+
+  has(id) {
+    return this.#ids.has(id)
+  }
+
+  /**
+   * Takes away which of these are no longer kept: `kept` has all `ids` after `since`, and the `first` one.
+   * Before a gap only what is after `first` is known to be deleted: the rest was trimmed, as the gap says.
+   */
+  keepOnly(shown, { ids, first, since }) {
+    const gone = []
+    let from = since
+    for (const item of this.items.toReversed()) {
+      if (item.kind === 'gap' && item.reason !== 'trimmed') break
+      if (item.kind === 'gap') from = first
+      else if (item.id && shown.has(item.id) && !ids.has(item.id) && from !== null && compareIds(item.id, from) >= 0) gone.push(item.id)
+    }
+    this.remove(gone)
+  }
+
   /** Asks for what is before the oldest. */
   async older() {
     if (this.isLoading || !this.hasOlder || !(this.oldest || this.looksBack)) return

@@ -49,6 +49,21 @@ fn everybody_can_use_it() {
 }
 
 #[test]
+fn axe_finds_nothing_wrong() {
+    let redis = RedisServer::start();
+    let node = Node::start(&redis.url());
+    let urls = [node.url(""), node.url("/status")];
+    run("axe", &urls.each_ref().map(String::as_str), |event, _| {
+        panic!("{event}")
+    });
+}
+
+#[test]
+fn the_keyboard_is_enough() {
+    run_at_a_node("keyboard");
+}
+
+#[test]
 fn roles_say_what_one_may() {
     let redis = RedisServer::start();
     let jwt = ["--auth", "jwt", "--jwt-secret", SECRET];
@@ -77,6 +92,24 @@ fn accounts_come_in_by_the_door() {
 #[test]
 fn news_is_told_once() {
     run_at_a_node("news");
+}
+
+#[test]
+fn what_is_unread_is_marked() {
+    let redis = RedisServer::start();
+    let node = Node::start(&redis.url());
+    let bare = Node::start_with(&redis.url(), &["--homepage-rooms", "0"]);
+    let urls = [node.url(""), bare.url("")];
+    run(
+        "unread",
+        &urls.each_ref().map(String::as_str),
+        |event, _| panic!("{event}"),
+    );
+}
+
+#[test]
+fn what_is_deleted_meanwhile_is_gone() {
+    run_at_a_node("away");
 }
 
 #[test]

@@ -22,6 +22,18 @@ const nameless = (page) =>
     return [...bad, ...dangling].map((node) => node.outerHTML.slice(0, 120)).concat(twice)
   })
 
+/** What can be tapped, but is less than 40 px wide or high. Links within a text are as high as it is. */
+const small = (page) =>
+  page.evaluate(() => {
+    const tapped = [...document.querySelectorAll('button, input, select, textarea, a.place, [role="option"]')]
+    const isShown = (node) => node.checkVisibility({ visibilityProperty: true }) && !node.closest('[inert]')
+    return tapped.filter(isShown).flatMap((node) => {
+      // A tap beside the text is one into it.
+      const { width, height } = (node.closest('.composer') && node.matches('textarea') ? node.parentElement : node).getBoundingClientRect()
+      return width < 39.9 || height < 39.9 ? [`${node.id || node.className}: ${width} x ${height}`] : []
+    })
+  })
+
 await run(async (open) => {
   const head = await fetch(`${base}/`, { headers: { Accept: 'text/html' } })
   const policy = head.headers.get('content-security-policy')
@@ -104,14 +116,23 @@ await run(async (open) => {
     return getComputedStyle(node).visibility === 'visible' && box.left >= 0 && box.right <= innerWidth && !node.inert
   })
   assert.equal(await isIn('#rooms-panel'), false)
+  assert.deepEqual(await small(phone), [])
   await phone.locator('#rooms-open').tap()
   await until('the rooms are there', () => isIn('#rooms-panel'))
   assert.deepEqual(await nameless(phone), [])
+  assert.deepEqual(await small(phone), [])
   await phone.keyboard.press('Escape')
   await until('they are away', async () => !(await isIn('#rooms-panel')))
   assert.equal(await phone.evaluate(() => document.activeElement.id), 'rooms-open')
   await phone.locator('#people-open').tap()
   await until('the people are there', () => isIn('#people-panel'))
+  assert.deepEqual(await small(phone), [])
+  await phone.locator('.person', { hasText: 'dora' }).tap()
+  assert.deepEqual(await small(phone), [])
+  await phone.getByRole('menuitem', { name: 'Ban…' }).tap()
+  await phone.locator('#ask').waitFor()
+  assert.deepEqual(await small(phone), [])
+  await phone.getByRole('button', { name: 'Cancel' }).tap()
   await phone.locator('#scrim').tap({ position: { x: 10, y: 400 } })
   await until('they are away', async () => !(await isIn('#people-panel')))
   await phone.locator('#rooms-open').tap()
@@ -119,4 +140,14 @@ await run(async (open) => {
   await until('choosing a room shuts the drawer', async () => !(await isIn('#rooms-panel')))
   await write(phone, 'from a phone')
   await stored(page, 'from a phone')
-})
+  step('on a phone')
+
+  // Where nobody can be there is nothing to do.
+  await phone.goto(`${base}/?room=tailcast:x`)
+  await phone.locator('#refused').waitFor()
+  for (const id of ['room-menu', 'composer', 'reactions']) assert.equal(await phone.locator(`#${id}`).isVisible(), false, id)
+  assert.deepEqual(await small(phone), [])
+  await phone.goto(`${base}/?room=lobby`)
+  await stored(phone, 'from a phone')
+  assert.equal(await phone.locator('#composer').isVisible(), true)
+}, [/400 \(Bad Request\).*tailcast%3A/])
