@@ -81,6 +81,9 @@ impl Default for Settings {
 /// What of a session's ID only its client knows.
 type Key = [u8; 15];
 
+/// Sessions of a node that are polled. One takes a few KB, and any request opens one.
+const POLLED_MAX: usize = 65_536;
+
 /// How long to wait before a Redis that does not answer is asked for the secret again.
 const SECRET_RETRY: Duration = Duration::from_millis(250);
 
@@ -95,6 +98,11 @@ pub(crate) struct Sessions {
 impl Sessions {
     fn polled(&self) -> MutexGuard<'_, HashMap<Key, Arc<Polled>>> {
         self.polled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there can't be one more.
+    fn is_full(&self) -> bool {
+        self.polled().len() >= POLLED_MAX
     }
 
     fn add(&self, key: Key, polled: Arc<Polled>) {

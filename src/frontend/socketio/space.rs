@@ -63,7 +63,12 @@ impl Space {
 
     /// The room that it speaks in.
     pub(super) fn current(&self) -> Option<&RoomName> {
-        self.rooms.last()
+        self.rooms.iter().rev().find(|room| self.is_in(room))
+    }
+
+    /// Whether it's in a room. It may have been put out of one, or have come into one late.
+    pub(super) fn is_in(&self, room: &RoomName) -> bool {
+        self.lane.with(|stamp| stamp.head(room).is_some())
     }
 
     /// Sends an event of ours; the arguments are the inside of an array.
@@ -149,19 +154,29 @@ impl Space {
         }
         self.lane.with(|stamp| stamp.namespace = Arc::default());
         let rooms = self.lane.with(|stamp| std::mem::take(&mut stamp.place));
-        for (room, _) in rooms.rooms {
+        // Those that it was in, and if it was never open, those that it came into meanwhile.
+        let inbox = self
+            .session
+            .identity()
+            .user()
+            .map(|user| user.room().clone());
+        let came_into = std::mem::take(&mut self.rooms).into_iter().chain(inbox);
+        for room in rooms
+            .rooms
+            .into_iter()
+            .map(|(room, _)| room)
+            .chain(came_into)
+        {
             self.session.leave(&room);
         }
-        self.rooms = SmallVec::new();
         self.expires = None;
         // It may have been held back for rooms that are not joined any more.
         let _ = self.lane.uncork(&[]);
     }
 
-    /// Whether its connection ended by itself, with no word to the client.
-    pub(super) fn has_failed(&self) -> bool {
-        let is_silent = || self.lane.with(|stamp| stamp.namespace.is_empty());
-        self.phase == Phase::Open && self.session.connection().outlet().is_closing() && !is_silent()
+    /// Whether the client takes it for open, as nothing was said to it.
+    pub(super) fn is_unaware(&self) -> bool {
+        self.phase == Phase::Open && self.lane.with(|stamp| !stamp.namespace.is_empty())
     }
 }
 

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::offset::{Offset, Place};
 use super::packet::{Kind as PacketKind, MAIN, head};
-use super::told::{Body, close_parts, event};
+use super::told::{Body, close_parts, event, left_room};
 use crate::frontend::carrier::Finish;
 use crate::frontend::json;
 use crate::frontend::record::{Kind, Record};
@@ -38,6 +38,12 @@ impl Stamp {
     /// The client is in a room no more.
     pub(super) fn leave(&mut self, room: &RoomName) {
         self.place.rooms.retain(|(other, _)| other != room);
+    }
+
+    /// The last entry of a room that the client was sent, if it's in it.
+    pub(super) fn head(&self, room: &RoomName) -> Option<EntryId> {
+        let mut rooms = self.place.rooms.iter();
+        rooms.find(|(other, _)| other == room).map(|(_, id)| *id)
     }
 
     /// Says where the client is. It need not listen: what counts is the offset.
@@ -124,7 +130,13 @@ impl Finish for Stamp {
             }
             // Our own sign that where the client stands is to be said.
             Kind::Aside if record.body.is_empty() => self.rooms(out),
-            Kind::Aside => self.event(record.body, 0, None, out),
+            Kind::Aside => {
+                self.event(record.body, 0, None, out);
+                if let Some(room) = left_room(record.body) {
+                    self.leave(&room);
+                    self.rooms(out);
+                }
+            }
             Kind::Own => out.extend_from_slice(record.body),
         }
     }

@@ -12,6 +12,7 @@
 //! The arguments are the inside of a JSON array, the event's name first.
 
 use bytes::Bytes;
+use serde::Deserialize;
 
 use super::packet::{ATTACHMENTS_MAX, is_json, is_reserved, placeholders_fit};
 use crate::frontend::json;
@@ -54,6 +55,17 @@ pub(super) fn event(name: &str, object: &[u8]) -> Vec<u8> {
     args.extend_from_slice(b"\",");
     args.extend_from_slice(object);
     args
+}
+
+/// The room of these arguments, if they say that the client was put out of it.
+pub(super) fn left_room(args: &[u8]) -> Option<RoomName> {
+    #[derive(Deserialize)]
+    struct Left {
+        room: String,
+    }
+    let object = args.strip_prefix(b"\"tailcast:left\",")?;
+    let left: Left = serde_json::from_slice(object).ok()?;
+    RoomName::parse(&left.room).ok()
 }
 
 /// An entry's body, taken apart.
