@@ -4,7 +4,7 @@
 //! WebSocket (`socket`), and from the one to the other (`probe`); `payload` and `heartbeat`
 //! are its pure parts, `sid` its session IDs. Socket.IO has namespaces, events and acknowledgements
 //! (`packet`, `assembly`). A `Client` is one session's Socket.IO side and has a
-//! `Space` per namespace: `connect` is how it comes in, `ask` what it asks for.
+//! `Space` per namespace: `connect` is how it comes in, `ask` what it asks for, `notices` what others are told of it.
 //!
 //! What entries become is in `told`; a `Stamp` puts a namespace's name and an offset to it,
 //! right before it goes out. `pid` and `offset` are what a client brings back after its connection
@@ -25,6 +25,7 @@ mod assembly;
 mod client;
 mod connect;
 mod heartbeat;
+mod notices;
 mod offset;
 mod packet;
 mod payload;

@@ -155,9 +155,7 @@ impl Client {
             space.rooms.push(room.clone());
             let told = object!({"room": room.as_str(), "head": head.to_string()});
             space.tell_rooms();
-            if space.username.is_some() {
-                space.greet(&self.state, room);
-            }
+            space.greet(&self.state, &room);
             if let Some(answer) = reply.with(&told.to_string()) {
                 self.answer(at, answer);
             }
@@ -222,14 +220,12 @@ impl Client {
         let space = &mut self.spaces[at];
         space.rooms.retain(|other| *other != room);
         space.rooms.push(room.clone());
-        if space.username.is_some() {
-            space.greet(&self.state, room);
-        }
+        space.greet(&self.state, &room);
     }
 
     fn leave(&mut self, at: usize, room: &RoomName) {
         let space = &mut self.spaces[at];
-        space.part(&self.state, room);
+        space.part(room);
         space.session.leave(room);
         space.rooms.retain(|other| other != room);
         space.lane.with(|stamp| stamp.leave(room));

@@ -219,7 +219,7 @@ impl Client {
 
     /// Ends a namespace without a word.
     pub(super) fn end_space(&mut self, at: usize) {
-        self.spaces[at].end(&self.state);
+        self.spaces[at].end();
         if at > 0 {
             self.spaces.remove(at);
         }
@@ -306,7 +306,7 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         for space in &mut self.spaces {
-            space.end(&self.state);
+            space.end();
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::notices::Notices;
 use super::offset::{Offset, Place};
 use super::packet::{Kind as PacketKind, MAIN, head};
 use super::told::{Body, close_parts, event, left_room};
@@ -26,6 +27,8 @@ pub(super) struct Stamp {
     pub(super) place: Place,
     /// Whether the connection ends with this namespace.
     pub(super) is_main: bool,
+    /// Who is told that it came and went, if it has a name.
+    pub(super) notices: Option<Arc<Notices>>,
 }
 
 impl Stamp {
@@ -89,8 +92,11 @@ impl Stamp {
         let Some(body) = Body::of(record.body) else {
             return;
         };
-        // Who sent it has it.
+        // Who sent it has it. But if it's that they went, they did not.
         if !body.sender.is_empty() && body.sender == self.sid.as_bytes() {
+            if let Some(notices) = self.notices.as_ref().filter(|_| is_in && body.is_going()) {
+                notices.on_went(record.room, record.id);
+            }
             return;
         }
         let offset = is_in.then(|| self.offset());

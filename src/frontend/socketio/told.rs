@@ -33,6 +33,9 @@ pub(super) const SOCKET: &[u8] = b"socket";
 /// What somebody called themselves.
 pub(super) const USERNAME: &[u8] = b"username";
 
+/// How the arguments begin that say that somebody went.
+const GOING: &[u8] = b"\"message\",{\"event\":\"broadcast_quit\",";
+
 /// Entries as records.
 pub(crate) static FORMAT: Format = Format {
     slot: 6,
@@ -94,6 +97,11 @@ impl<'a> Body<'a> {
         })
     }
 
+    /// Whether it says that somebody went.
+    pub(super) fn is_going(&self) -> bool {
+        self.args.starts_with(GOING)
+    }
+
     fn bytes(&self) -> Vec<u8> {
         let length = 6 + self.sender.len() + self.args.len() + self.frames.len();
         let mut out = Vec::with_capacity(length);
@@ -113,7 +121,7 @@ fn body(room: &RoomName, entry: &Entry) -> Vec<u8> {
         Body {
             attachments: 0,
             sender: match text(entry, EVENT) {
-                // Nobody is told that they went, once they are back.
+                // Nobody is told that they went themselves, once they are back.
                 Some("leave") => sender(entry),
                 _ => b"",
             },

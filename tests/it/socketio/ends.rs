@@ -245,3 +245,50 @@ async fn a_drain_in_the_middle_of_an_upgrade() {
     while !socket.text().await.starts_with("42[\"tailcast:bye\"") {}
     assert_eq!(socket.closed().await.0, 1012);
 }
+
+/// What is left of a connection that broke ends late, and says that its client went. That is back, and says so.
+#[tokio::test]
+async fn a_former_connection_ends_late() {
+    let (_redis, [one, other]) = start::<2>(&[]);
+    let mut bob = Ws::open(&other, SOCKET).await;
+    bob.send("40{\"room\":\"r\"}").await;
+    heard(&mut bob, "tailcast:rooms").await;
+    let mut ann = Ws::open(&one, SOCKET).await;
+    ann.send("40{\"room\":\"r\"}").await;
+    let connected = heard(&mut ann, "40{").await;
+    ann.send("42[\"join\",{\"username\":\"Ann\"}]").await;
+    let joined = heard(&mut ann, "\"join\"").await;
+    heard(&mut bob, "\"join\"").await;
+    let joined: Value = serde_json::from_str(&joined[2..]).unwrap();
+    let mut auth: Value = serde_json::from_str(&connected[2..]).unwrap();
+    auth["offset"] = joined[2].clone();
+    let mut again = Ws::open(&other, SOCKET).await;
+    again.send(format!("40{auth}")).await;
+    let back = heard(&mut again, "40{").await;
+    assert_eq!(back, connected);
+    heard(&mut bob, "\"join\"").await;
+    drop(ann);
+    let gone = heard(&mut bob, "\"message\"").await;
+    assert!(gone.contains("\"broadcast_quit\""), "{gone}");
+    let came = heard(&mut bob, "\"message\"").await;
+    assert!(
+        came.contains("\"join\"") && came.contains("\"Ann\""),
+        "{came}"
+    );
+    drop(again);
+    let gone = heard(&mut bob, "\"message\"").await;
+    assert!(gone.contains("\"broadcast_quit\""), "{gone}");
+    bob.send("42[\"say\",\"alone\"]").await;
+    let said = heard(&mut bob, "\"message\"").await;
+    assert!(said.contains("alone"), "{said}");
+}
+
+/// The next packet that has this in it; others are passed over.
+async fn heard(socket: &mut Ws, what: &str) -> String {
+    loop {
+        let packet = socket.text().await;
+        if packet.contains(what) {
+            return packet;
+        }
+    }
+}
