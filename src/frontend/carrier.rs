@@ -159,8 +159,8 @@ impl Carrier {
         self.arrived.notify_waiters();
     }
 
-    /// Waits until the socket has taken what was left. Only for when the lanes' outlets have ended:
-    /// until then it's theirs to wait for the socket, which wakes one at a time.
+    /// Waits until the socket has taken what was left. Only for when nothing more is written:
+    /// until then it's the lanes' outlets that wait for the socket, which wakes one at a time.
     pub(crate) async fn flushed(&self) -> io::Result<()> {
         loop {
             let wire = {
@@ -171,7 +171,13 @@ impl Carrier {
                     {
                         wire.clone()
                     }
-                    (outcome, _) => return outcome,
+                    (outcome, _) => {
+                        // This waited in the place of their bell.
+                        let waiting = std::mem::take(&mut state.waiting);
+                        drop(state);
+                        wake_all(waiting);
+                        return outcome;
+                    }
                 }
             };
             poll_fn(|cx| wire.poll_writable(cx)).await?;

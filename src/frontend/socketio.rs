@@ -4,7 +4,7 @@
 //! WebSocket (`socket`), and from the one to the other (`probe`); `payload` and `heartbeat`
 //! are its pure parts, `sid` its session IDs. Socket.IO has namespaces, events and acknowledgements
 //! (`packet`, `assembly`). A `Client` is one session's Socket.IO side and has a
-//! `Space` per namespace: `connect` is how it comes in, `ask` what it asks for.
+//! `Space` per namespace: `connect` is how it comes in, `ask` what it asks for, `notices` what others are told of it.
 //!
 //! What entries become is in `told`; a `Stamp` puts a namespace's name and an offset to it,
 //! right before it goes out. `pid` and `offset` are what a client brings back after its connection
@@ -25,6 +25,7 @@ mod assembly;
 mod client;
 mod connect;
 mod heartbeat;
+mod notices;
 mod offset;
 mod packet;
 mod payload;
@@ -81,6 +82,9 @@ impl Default for Settings {
 /// What of a session's ID only its client knows.
 type Key = [u8; 15];
 
+/// Sessions of a node that are polled. One takes a few KB, and any request opens one.
+const POLLED_MAX: usize = 65_536;
+
 /// How long to wait before a Redis that does not answer is asked for the secret again.
 const SECRET_RETRY: Duration = Duration::from_millis(250);
 
@@ -95,6 +99,11 @@ pub(crate) struct Sessions {
 impl Sessions {
     fn polled(&self) -> MutexGuard<'_, HashMap<Key, Arc<Polled>>> {
         self.polled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there can't be one more.
+    fn is_full(&self) -> bool {
+        self.polled().len() >= POLLED_MAX
     }
 
     fn add(&self, key: Key, polled: Arc<Polled>) {

@@ -223,7 +223,8 @@ impl Relay {
             .load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    pub(super) fn settings(&self) -> &Settings {
+    /// What it was made with.
+    pub fn settings(&self) -> &Settings {
         &self.settings
     }
 

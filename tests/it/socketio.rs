@@ -2,6 +2,7 @@
 
 mod chat;
 mod clients;
+mod ends;
 mod people;
 mod polling;
 mod recovery;

@@ -149,19 +149,13 @@ impl Client {
                 .lane
                 .with(|stamp| stamp.place.name = Some(name.into()));
         }
-        let place = space.lane.with(|stamp| {
-            let mut rooms = stamp.place.rooms.iter();
-            rooms.find(|(other, _)| *other == room).map(|(_, id)| *id)
-        });
-        if let Some(head) = place {
+        if let Some(head) = space.lane.with(|stamp| stamp.head(&room)) {
             // It's there already; from now on that is where it speaks.
             space.rooms.retain(|other| *other != room);
             space.rooms.push(room.clone());
             let told = object!({"room": room.as_str(), "head": head.to_string()});
             space.tell_rooms();
-            if space.username.is_some() {
-                space.greet(&self.state, room);
-            }
+            space.greet(&self.state, &room);
             if let Some(answer) = reply.with(&told.to_string()) {
                 self.answer(at, answer);
             }
@@ -224,15 +218,14 @@ impl Client {
             self.spaces[at].tell_rooms();
         }
         let space = &mut self.spaces[at];
+        space.rooms.retain(|other| *other != room);
         space.rooms.push(room.clone());
-        if space.username.is_some() {
-            space.greet(&self.state, room);
-        }
+        space.greet(&self.state, &room);
     }
 
     fn leave(&mut self, at: usize, room: &RoomName) {
         let space = &mut self.spaces[at];
-        space.part(&self.state, room);
+        space.part(room);
         space.session.leave(room);
         space.rooms.retain(|other| other != room);
         space.lane.with(|stamp| stamp.leave(room));
@@ -252,7 +245,7 @@ impl Client {
         let room = named
             .or_else(|| self.spaces[at].current().cloned())
             .ok_or(("not_in", "this socket is in no room".to_owned()))?;
-        if !self.spaces[at].rooms.contains(&room) {
+        if !self.spaces[at].is_in(&room) {
             return Err(("not_in", "this socket is not in that room".to_owned()));
         }
         self.leave(at, &room);

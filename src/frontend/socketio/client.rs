@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::http::Uri;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -174,8 +175,8 @@ impl Client {
         let rate = self.state.settings.frame_rate;
         let wait = self.limiter.take(rate, now).err();
         match whole.kind {
-            // Too soon or not, it's the way in or out, and costs little.
-            Kind::Connect => self.on_connect(whole),
+            // The way in may take a while; the way out costs little.
+            Kind::Connect => self.on_connect(whole, wait),
             Kind::Disconnect => self.on_disconnect(&whole.namespace),
             Kind::Event => self.on_event(whole, wait),
             // We never ask.
@@ -218,7 +219,7 @@ impl Client {
 
     /// Ends a namespace without a word.
     pub(super) fn end_space(&mut self, at: usize) {
-        self.spaces[at].end(&self.state);
+        self.spaces[at].end();
         if at > 0 {
             self.spaces.remove(at);
         }
@@ -230,8 +231,9 @@ impl Client {
             self.connect_by = None;
             self.close(CloseReason::Timeout("no namespace was connected".into()));
         }
+        self.end_closed();
         let mut next = self.connect_by;
-        for (at, space) in self.spaces.iter().enumerate() {
+        for space in &self.spaces {
             match space.expires {
                 Some(expires) if now >= expires => {
                     let text = AuthError::Expired.to_string();
@@ -240,19 +242,24 @@ impl Client {
                 Some(expires) => next = Some(next.map_or(expires, |next| next.min(expires))),
                 None => {}
             }
-            // What ends of itself, without having been told so, is not to be waited for in vain.
-            if at > 0 && space.has_failed() {
-                self.close(CloseReason::Timeout("stopped reading".into()));
-            }
-        }
-        let is_over = |space: &Space| space.session.connection().outlet().is_closing();
-        let over: Vec<usize> = (1..self.spaces.len())
-            .filter(|at| is_over(&self.spaces[*at]))
-            .collect();
-        for at in over.into_iter().rev() {
-            self.end_space(at);
         }
         next
+    }
+
+    /// Ends namespaces whose connections have ended. The transport's own ends all.
+    pub(super) fn end_closed(&mut self) {
+        for at in (1..self.spaces.len()).rev() {
+            let outlet = self.spaces[at].session.connection().outlet();
+            // Until its last words are out it's only about to.
+            if outlet.closed().now_or_never().is_none() {
+                continue;
+            }
+            // What ends without having been told so is not to be waited for in vain.
+            if self.spaces[at].is_unaware() {
+                self.close(CloseReason::Timeout("stopped reading".into()));
+            }
+            self.end_space(at);
+        }
     }
 
     /// Says that the node drains.
@@ -299,7 +306,7 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         for space in &mut self.spaces {
-            space.end(&self.state);
+            space.end();
         }
     }
 }

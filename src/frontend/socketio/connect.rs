@@ -5,11 +5,12 @@
 //! is, else a new one.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::assembly::Whole;
 use super::client::{Client, Resumed, SPACES_MAX, text};
@@ -73,8 +74,10 @@ struct Plan {
 type Refused = (&'static str, String);
 
 impl Client {
-    pub(super) fn on_connect(&mut self, whole: Whole) {
+    /// Somebody asks to come in; too soon, they wait.
+    pub(super) fn on_connect(&mut self, whole: Whole, wait: Option<Duration>) {
         let namespace = whole.namespace.as_str();
+        self.end_closed();
         if self.is_taken(namespace) {
             return;
         }
@@ -99,6 +102,9 @@ impl Client {
         let (state, known) = (self.state.clone(), self.hello.who.clone());
         let namespace = namespace.into();
         self.pending = Some(Box::pin(async move {
+            if let Some(wait) = wait {
+                sleep(wait).await;
+            }
             let who = match &auth.token {
                 Some(token) => state.auth.identify(&Credentials::token(token)).await,
                 None => known,
@@ -201,13 +207,20 @@ impl Client {
             "presence",
         )?;
         let home = &self.state.settings.default_room;
-        if let Some(mut plan) = recovery(namespace, auth, identity, signer, presence) {
+        let most = self.state.relay().settings().max_rooms;
+        let recovering = recovery(namespace, auth, identity, signer, presence);
+        // More than anybody can be in is nothing that we said.
+        if let Some(mut plan) = recovering.filter(|plan| plan.rooms.len() <= most) {
             let is_home = matches!(plan.rooms.as_slice(), [only] if only.room == *home);
             plan.is_makeshift = is_home && named(auth, query).is_empty();
             return Ok(plan);
         }
         let from = position(auth.from.as_deref().or(query.from.as_deref()))?;
         let names = named(auth, query);
+        if names.len() > most {
+            let message = format!("a connection joins at most {most} rooms");
+            return Err(("too_many_rooms", message));
+        }
         let mut rooms = Vec::new();
         for name in &names {
             let room = RoomName::parse(name).map_err(|error| ("bad_room", error.to_string()))?;

@@ -11,6 +11,7 @@
 //! one of this; `name` is what the client called itself. Rooms are in the order they were joined in;
 //! one without a name is that of the same place in the [`Pid`]. Names are percent-encoded.
 
+use std::collections::HashSet;
 use std::io::Write;
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -104,12 +105,13 @@ fn read(pid: &Pid, offset: &str) -> Option<Place> {
         return None;
     }
     let mut rooms: SmallVec<[(RoomName, EntryId); 1]> = SmallVec::new();
+    let mut seen = HashSet::new();
     for (at, item) in list.split(',').filter(|item| !item.is_empty()).enumerate() {
         let (id, room) = match item.split_once(' ') {
             Some((id, room)) => (id, RoomName::parse(&decode(room)?).ok()?),
             None => (item, pid.rooms.get(at)?.0.clone()),
         };
-        if rooms.iter().any(|(other, _)| *other == room) {
+        if !seen.insert(room.clone()) {
             return None;
         }
         rooms.push((room, id.parse().ok()?));

@@ -1,7 +1,6 @@
 //! An Engine.IO session over HTTP requests: one that fetches what there is, one at a time that brings
 //! something, and the socket that may take over from them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
+use tokio::task::coop;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::client::{Client, Hello};
@@ -47,7 +47,6 @@ pub(super) struct Polled {
     release: Notify,
     /// The last words were fetched, or a socket took over.
     left: Notify,
-    has_moved: AtomicBool,
 }
 
 struct Inner {
@@ -59,6 +58,8 @@ struct Inner {
     is_probed: bool,
     /// The next fetch is the last, and gets nothing but that.
     closes: bool,
+    /// A socket took over. What ends the session is said by that from now on.
+    has_moved: bool,
     /// When a request came or ended last.
     last: Instant,
     heartbeat: Heartbeat,
@@ -92,12 +93,12 @@ impl Polled {
                 is_probing: false,
                 is_probed: false,
                 closes: false,
+                has_moved: false,
                 last: now,
                 heartbeat: Heartbeat::new(now, settings.ping_interval),
             }),
             release: Notify::new(),
             left: Notify::new(),
-            has_moved: AtomicBool::new(false),
         });
         state.socketio.add(key, polled.clone());
         tokio::spawn(polled.clone().watch());
@@ -108,11 +109,24 @@ impl Polled {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the session at once: whoever asks for it again gets nothing.
+    fn has_moved(&self) -> bool {
+        self.inner().has_moved
+    }
+
     fn reject(&self, why: &'static str) -> Rejected {
-        self.state.socketio.forget(&self.key);
-        self.outlet.close(CloseReason::Protocol(1002, why.into()));
+        self.give_up(CloseReason::Protocol(1002, why.into()));
         Rejected
+    }
+
+    /// Ends the session at once, unless a socket has it: whoever asks for it again gets nothing.
+    fn give_up(&self, reason: CloseReason) {
+        let inner = self.inner();
+        if !inner.has_moved {
+            self.state.socketio.forget(&self.key);
+            self.outlet.close(reason);
+            // What does not get into a full mailbox would be waited for in vain.
+            self.carrier.close();
+        }
     }
 
     /// Waits for what there is for the client, and takes it.
@@ -157,10 +171,10 @@ impl Polled {
     /// Waits a little for a socket that was probed to take over: the word for it may be on its way.
     async fn changing_over(&self) -> Result<Option<Bytes>, Over> {
         let released = self.release.notified();
-        if !self.has_moved.load(Ordering::Acquire) {
+        if !self.has_moved() {
             let _ = timeout(PROBED, released).await;
         }
-        match self.has_moved.load(Ordering::Acquire) {
+        match self.has_moved() {
             true => Err(Over::Moved),
             false => Ok(None),
         }
@@ -183,6 +197,8 @@ impl Polled {
         let mut client = self.client.lock().await;
         let client = client.as_mut().ok_or(Rejected)?;
         for packet in payload::packets(body) {
+            // A body may hold half a million packets.
+            coop::consume_budget().await;
             client.ready().await;
             if self.outlet.is_closing() {
                 return Ok(());
@@ -235,7 +251,7 @@ impl Polled {
                 biased;
                 reason = self.outlet.closed() => break reason,
                 () = self.left.notified() => {
-                    if self.has_moved.load(Ordering::Acquire) {
+                    if self.has_moved() {
                         return;
                     }
                 }
@@ -244,11 +260,17 @@ impl Polled {
             }
         };
         drop(open);
-        self.carrier.close();
+        {
+            let inner = self.inner();
+            if inner.has_moved {
+                return;
+            }
+            self.carrier.close();
+        }
         if self.state.socketio.find(&self.key).is_some() {
             let _ = timeout(FAREWELL, self.left.notified()).await;
         }
-        if self.has_moved.load(Ordering::Acquire) {
+        if self.has_moved() {
             return;
         }
         self.state.metrics.closed(reason.code());
@@ -264,7 +286,11 @@ impl Polled {
             }
         };
         let _ = timeout(SETTLING, settled).await;
-        self.outlet.close(CloseReason::Drain);
+        // A socket that took over meanwhile has a turn of its own.
+        let inner = self.inner();
+        if !inner.has_moved {
+            self.outlet.close(CloseReason::Drain);
+        }
         CloseReason::Drain
     }
 
@@ -283,14 +309,15 @@ impl Polled {
                 then
             }
             Beat::Over => {
-                self.give_up("no answer to a ping");
+                self.give_up(CloseReason::Timeout("no answer to a ping".into()));
                 now + BUSY
             }
         };
         if is_busy {
             next = next.min(now + settings.ping_timeout);
         } else if now >= silent_at {
-            self.give_up("nothing was asked for too long");
+            let why = "nothing was asked for too long";
+            self.give_up(CloseReason::Timeout(why.into()));
         } else {
             next = next.min(silent_at);
         }
@@ -301,12 +328,6 @@ impl Polled {
             }
             Err(_) => next.min(now + BUSY),
         }
-    }
-
-    fn give_up(&self, why: &'static str) {
-        self.state.socketio.forget(&self.key);
-        self.outlet.close(CloseReason::Timeout(why.into()));
-        self.carrier.close();
     }
 }
 
@@ -357,8 +378,7 @@ impl Drop for Turn {
         inner.last = Instant::now();
         drop(inner);
         if !self.is_done {
-            self.polled.state.socketio.forget(&self.polled.key);
-            self.polled.outlet.close(CloseReason::Gone);
+            self.polled.give_up(CloseReason::Gone);
         }
     }
 }
@@ -397,10 +417,14 @@ impl Probing {
             socket.shutdown(std::net::Shutdown::Both);
             return None;
         };
-        polled.state.socketio.forget(&polled.key);
-        polled.has_moved.store(true, Ordering::Release);
+        {
+            // As one with the look at it: nobody else ends the session, or closes the carrier, from now on.
+            let mut inner = polled.inner();
+            inner.has_moved = true;
+            polled.state.socketio.forget(&polled.key);
+            polled.carrier.move_to(socket.wire());
+        }
         polled.left.notify_one();
-        polled.carrier.move_to(socket.wire());
         polled.release.notify_waiters();
         client.nudge();
         // An outlet that has ended does not write on what was left.

@@ -172,6 +172,10 @@ async fn begin(
     let hello = Hello::of(&parts.uri, who)?;
     let sid = Sid::new(state.people.process());
     if !is_socket {
+        if state.socketio.is_full() {
+            let message = "this node has as many polled sessions as it can; come again later";
+            return Err(ApiError::new(503, "too_many_sessions", message).into());
+        }
         let (_, opening) = Polled::begin(&state, hello, sid.secret, &sid.text());
         return Ok(text(opening.into()));
     }

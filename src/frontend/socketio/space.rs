@@ -6,14 +6,14 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use super::notices::Notices;
 use super::packet::{self, Kind};
 use super::stamp::{Stamp, text_frame};
-use super::told::{EVENT, SOCKET, USERNAME};
 use crate::frontend::FrontendState;
 use crate::frontend::carrier::Lane;
 use crate::frontend::record::{self, bare};
 use crate::people::session::Session;
-use crate::relay::entry::{Fields, RoomName};
+use crate::relay::entry::RoomName;
 
 /// How far a namespace is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +40,6 @@ pub(super) struct Space {
     pub(super) is_makeshift: bool,
     /// What the client calls itself, once it has said so.
     pub(super) username: Option<Box<str>>,
-    /// Rooms in which its coming was told, and so its going is to be.
-    pub(super) greeted: Vec<RoomName>,
     /// When its token does.
     pub(super) expires: Option<Instant>,
 }
@@ -56,14 +54,18 @@ impl Space {
             rooms: SmallVec::new(),
             is_makeshift: false,
             username: None,
-            greeted: Vec::new(),
             expires: None,
         }
     }
 
     /// The room that it speaks in.
     pub(super) fn current(&self) -> Option<&RoomName> {
-        self.rooms.last()
+        self.rooms.iter().rev().find(|room| self.is_in(room))
+    }
+
+    /// Whether it's in a room. It may have been put out of one, or have come into one late.
+    pub(super) fn is_in(&self, room: &RoomName) -> bool {
+        self.lane.with(|stamp| stamp.head(room).is_some())
     }
 
     /// Sends an event of ours; the arguments are the inside of an array.
@@ -83,27 +85,33 @@ impl Space {
     pub(super) fn on_open(&mut self, state: &FrontendState) {
         self.phase = Phase::Open;
         self.username = self.lane.with(|stamp| stamp.place.name.clone());
-        if self.username.is_some() {
-            for room in self.rooms.clone() {
-                self.greet(state, room);
+        for room in self.rooms.clone() {
+            if self.is_in(&room) {
+                self.greet(state, &room);
             }
         }
     }
 
     /// Tells a room that the client came, by the name it gave itself.
-    pub(super) fn greet(&mut self, state: &FrontendState, room: RoomName) {
-        if self.greeted.contains(&room) || self.is_noticed(state) {
+    pub(super) fn greet(&mut self, state: &FrontendState, room: &RoomName) {
+        let Some(name) = self.username.as_deref() else {
             return;
+        };
+        if !self.is_noticed(state) {
+            let identity = || self.session.identity().clone();
+            let notices = self.lane.with(|stamp| {
+                let Stamp { notices, sid, .. } = stamp;
+                let new = || Notices::new(state.people.clone(), identity(), sid.clone());
+                notices.get_or_insert_with(new).clone()
+            });
+            notices.came(room, name);
         }
-        self.greeted.push(room.clone());
-        self.notice(state, room, b"join");
     }
 
     /// Tells a room that the client goes, if it was told that it came.
-    pub(super) fn part(&mut self, state: &FrontendState, room: &RoomName) {
-        if let Some(at) = self.greeted.iter().position(|greeted| greeted == room) {
-            let room = self.greeted.swap_remove(at);
-            self.notice(state, room, b"leave");
+    pub(super) fn part(&mut self, room: &RoomName) {
+        if let Some(notices) = self.lane.with(|stamp| stamp.notices.clone()) {
+            notices.went(room);
         }
     }
 
@@ -112,56 +120,39 @@ impl Space {
         state.people.settings().notices && self.session.identity().user().is_some()
     }
 
-    fn notice(&self, state: &FrontendState, room: RoomName, what: &'static [u8]) {
-        let Some(name) = &self.username else {
-            return;
-        };
-        let sid = self.lane.with(|stamp| stamp.sid.clone());
-        let fields: Fields = Box::new([
-            (Bytes::from_static(EVENT), Bytes::from_static(what)),
-            (
-                Bytes::from_static(USERNAME),
-                Bytes::copy_from_slice(name.as_bytes()),
-            ),
-            (
-                Bytes::from_static(SOCKET),
-                Bytes::copy_from_slice(sid.as_bytes()),
-            ),
-        ]);
-        let (people, identity) = (state.people.clone(), self.session.identity().clone());
-        // At the end of a process there may be nobody to do it.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                if let Err(error) = people.publish(&identity, &room, fields, None).await {
-                    tracing::debug!(%room, %error, "nobody is told who came or went");
-                }
-            });
-        }
-    }
-
     /// Ends it without a word to the client.
-    pub(super) fn end(&mut self, state: &FrontendState) {
-        for room in std::mem::take(&mut self.greeted) {
-            self.notice(state, room, b"leave");
+    pub(super) fn end(&mut self) {
+        if let Some(notices) = self.lane.with(|stamp| stamp.notices.take()) {
+            notices.went_from_all();
         }
         if matches!(self.phase, Phase::Opening | Phase::Open) {
             self.phase = Phase::Over;
         }
         self.lane.with(|stamp| stamp.namespace = Arc::default());
         let rooms = self.lane.with(|stamp| std::mem::take(&mut stamp.place));
-        for (room, _) in rooms.rooms {
+        // Those that it was in, and if it was never open, those that it came into meanwhile.
+        let inbox = self
+            .session
+            .identity()
+            .user()
+            .map(|user| user.room().clone());
+        let came_into = std::mem::take(&mut self.rooms).into_iter().chain(inbox);
+        for room in rooms
+            .rooms
+            .into_iter()
+            .map(|(room, _)| room)
+            .chain(came_into)
+        {
             self.session.leave(&room);
         }
-        self.rooms = SmallVec::new();
         self.expires = None;
         // It may have been held back for rooms that are not joined any more.
         let _ = self.lane.uncork(&[]);
     }
 
-    /// Whether its connection ended by itself, with no word to the client.
-    pub(super) fn has_failed(&self) -> bool {
-        let is_silent = || self.lane.with(|stamp| stamp.namespace.is_empty());
-        self.phase == Phase::Open && self.session.connection().outlet().is_closing() && !is_silent()
+    /// Whether the client takes it for open, as nothing was said to it.
+    pub(super) fn is_unaware(&self) -> bool {
+        self.phase == Phase::Open && self.lane.with(|stamp| !stamp.namespace.is_empty())
     }
 }
 

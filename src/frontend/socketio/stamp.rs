@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::notices::Notices;
 use super::offset::{Offset, Place};
 use super::packet::{Kind as PacketKind, MAIN, head};
-use super::told::{Body, close_parts, event};
+use super::told::{Body, close_parts, event, left_room};
 use crate::frontend::carrier::Finish;
 use crate::frontend::json;
 use crate::frontend::record::{Kind, Record};
@@ -26,6 +27,8 @@ pub(super) struct Stamp {
     pub(super) place: Place,
     /// Whether the connection ends with this namespace.
     pub(super) is_main: bool,
+    /// Who is told that it came and went, if it has a name.
+    pub(super) notices: Option<Arc<Notices>>,
 }
 
 impl Stamp {
@@ -38,6 +41,12 @@ impl Stamp {
     /// The client is in a room no more.
     pub(super) fn leave(&mut self, room: &RoomName) {
         self.place.rooms.retain(|(other, _)| other != room);
+    }
+
+    /// The last entry of a room that the client was sent, if it's in it.
+    pub(super) fn head(&self, room: &RoomName) -> Option<EntryId> {
+        let mut rooms = self.place.rooms.iter();
+        rooms.find(|(other, _)| other == room).map(|(_, id)| *id)
     }
 
     /// Says where the client is. It need not listen: what counts is the offset.
@@ -83,8 +92,11 @@ impl Stamp {
         let Some(body) = Body::of(record.body) else {
             return;
         };
-        // Who sent it has it.
+        // Who sent it has it. But if it's that they went, they did not.
         if !body.sender.is_empty() && body.sender == self.sid.as_bytes() {
+            if let Some(notices) = self.notices.as_ref().filter(|_| is_in && body.is_going()) {
+                notices.on_went(record.room, record.id);
+            }
             return;
         }
         let offset = is_in.then(|| self.offset());
@@ -124,7 +136,13 @@ impl Finish for Stamp {
             }
             // Our own sign that where the client stands is to be said.
             Kind::Aside if record.body.is_empty() => self.rooms(out),
-            Kind::Aside => self.event(record.body, 0, None, out),
+            Kind::Aside => {
+                self.event(record.body, 0, None, out);
+                if let Some(room) = left_room(record.body) {
+                    self.leave(&room);
+                    self.rooms(out);
+                }
+            }
             Kind::Own => out.extend_from_slice(record.body),
         }
     }

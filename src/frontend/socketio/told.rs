@@ -12,6 +12,7 @@
 //! The arguments are the inside of a JSON array, the event's name first.
 
 use bytes::Bytes;
+use serde::Deserialize;
 
 use super::packet::{ATTACHMENTS_MAX, is_json, is_reserved, placeholders_fit};
 use crate::frontend::json;
@@ -31,6 +32,9 @@ pub(super) const ATTACHMENT: &[u8] = b"attachment";
 pub(super) const SOCKET: &[u8] = b"socket";
 /// What somebody called themselves.
 pub(super) const USERNAME: &[u8] = b"username";
+
+/// How the arguments begin that say that somebody went.
+const GOING: &[u8] = b"\"message\",{\"event\":\"broadcast_quit\",";
 
 /// Entries as records.
 pub(crate) static FORMAT: Format = Format {
@@ -54,6 +58,17 @@ pub(super) fn event(name: &str, object: &[u8]) -> Vec<u8> {
     args.extend_from_slice(b"\",");
     args.extend_from_slice(object);
     args
+}
+
+/// The room of these arguments, if they say that the client was put out of it.
+pub(super) fn left_room(args: &[u8]) -> Option<RoomName> {
+    #[derive(Deserialize)]
+    struct Left {
+        room: String,
+    }
+    let object = args.strip_prefix(b"\"tailcast:left\",")?;
+    let left: Left = serde_json::from_slice(object).ok()?;
+    RoomName::parse(&left.room).ok()
 }
 
 /// An entry's body, taken apart.
@@ -82,6 +97,11 @@ impl<'a> Body<'a> {
         })
     }
 
+    /// Whether it says that somebody went.
+    pub(super) fn is_going(&self) -> bool {
+        self.args.starts_with(GOING)
+    }
+
     fn bytes(&self) -> Vec<u8> {
         let length = 6 + self.sender.len() + self.args.len() + self.frames.len();
         let mut out = Vec::with_capacity(length);
@@ -101,7 +121,7 @@ fn body(room: &RoomName, entry: &Entry) -> Vec<u8> {
         Body {
             attachments: 0,
             sender: match text(entry, EVENT) {
-                // Nobody is told that they went, once they are back.
+                // Nobody is told that they went themselves, once they are back.
                 Some("leave") => sender(entry),
                 _ => b"",
             },

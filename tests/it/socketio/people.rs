@@ -11,9 +11,9 @@ use crate::harness::clients::{Program, Ws};
 use crate::harness::node::Node;
 
 const SECRET: &str = "what the tokens of these tests are signed with";
-const JWT: [&str; 4] = ["--auth", "jwt", "--jwt-secret", SECRET];
+pub(super) const JWT: [&str; 4] = ["--auth", "jwt", "--jwt-secret", SECRET];
 
-fn token(user: &str, rooms: &str, life: Duration) -> String {
+pub(super) fn token(user: &str, rooms: &str, life: Duration) -> String {
     let key = SigningKey::from_secret(&Secret::from(SECRET)).unwrap();
     let new = NewToken {
         user: Some(UserName::parse(user).unwrap()),
@@ -25,9 +25,9 @@ fn token(user: &str, rooms: &str, life: Duration) -> String {
     new.sign(&key, SystemTime::now() - grace, life).unwrap()
 }
 
-const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
-fn auth(token: &str, more: Value) -> String {
+pub(super) fn auth(token: &str, more: Value) -> String {
     let mut auth = json!({"token": token, "room": "lobby"});
     for (name, value) in more.as_object().unwrap() {
         auth[name] = value.clone();
@@ -150,8 +150,13 @@ fn a_ban_puts_out_of_the_namespace() {
     assert_eq!(ann.event("disconnect")["reason"], "io server disconnect");
 }
 
-fn ban_ann(node: &Node) {
-    let host = format!("Bearer {}", token("root", "lobby=host", HOUR));
+/// Credentials of somebody who may do anything in the lobby.
+pub(super) fn host() -> String {
+    format!("Bearer {}", token("root", "lobby=host", HOUR))
+}
+
+pub(super) fn ban_ann(node: &Node) {
+    let host = host();
     let answer = node.request(
         "POST",
         "/rooms/lobby/moderation",

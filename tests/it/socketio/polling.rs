@@ -1,10 +1,14 @@
 //! The transports as bytes, and requests that reach another node than their session's.
 
+use std::collections::VecDeque;
+use std::time::Instant;
+
 use serde_json::Value;
 
 use super::start;
+use crate::harness::clients::Ws;
 use crate::harness::node::Node;
-use crate::harness::until;
+use crate::harness::{PATIENCE, until};
 
 const OPEN: &str = "/socket.io/?EIO=4&transport=polling";
 
@@ -14,6 +18,67 @@ pub(super) fn open(node: &Node) -> String {
     assert_eq!(answer.status, 200);
     let opening: Value = serde_json::from_str(&answer.text()[1..]).unwrap();
     format!("{OPEN}&sid={}", opening["sid"].as_str().unwrap())
+}
+
+/// A client that polls, packet by packet.
+pub(super) struct Polls<'a> {
+    node: &'a Node,
+    /// Where its session is.
+    pub(super) path: String,
+    packets: VecDeque<String>,
+}
+
+impl<'a> Polls<'a> {
+    pub(super) fn open(node: &'a Node) -> Self {
+        Polls {
+            node,
+            path: open(node),
+            packets: VecDeque::new(),
+        }
+    }
+
+    /// Brings a payload, which is taken.
+    #[track_caller]
+    pub(super) fn bring(&self, body: impl AsRef<[u8]>) {
+        let answer = self.node.request("POST", &self.path, &[], body);
+        assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
+    }
+
+    /// The next packet.
+    #[track_caller]
+    pub(super) fn next(&mut self) -> String {
+        loop {
+            if let Some(packet) = self.packets.pop_front() {
+                return packet;
+            }
+            let answer = self.node.get(&self.path);
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            let packets = answer.text();
+            self.packets = packets.split('\u{1e}').map(str::to_owned).collect();
+        }
+    }
+
+    /// The next packet that begins like this; others are passed over.
+    #[track_caller]
+    pub(super) fn until(&mut self, beginning: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let packet = self.next();
+            if packet.starts_with(beginning) {
+                return packet;
+            }
+            assert!(Instant::now() < deadline, "no {beginning}, but {packet}");
+        }
+    }
+
+    /// A socket that is to take over, probed.
+    pub(super) async fn probed(&self) -> Ws {
+        let path = self.path.replace("=polling", "=websocket");
+        let mut socket = Ws::open(self.node, &path).await;
+        socket.send("2probe").await;
+        assert_eq!(socket.text().await, "3probe");
+        socket
+    }
 }
 
 /// Any node serves any session.
