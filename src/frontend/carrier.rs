@@ -25,7 +25,8 @@ use crate::relay::outlet::Wire;
 /// Bytes in a mailbox above which it takes no more.
 const MAILBOX_BYTES: usize = 64 * 1024;
 
-/// A thread's scratch space is given back if a write was larger than this.
+/// Frames are made until there is so much, as what is made of a record may be far larger than that. A
+/// thread's scratch space is given back if it was more.
 const SCRATCH_BYTES: usize = 256 * 1024;
 
 thread_local! {
@@ -339,7 +340,7 @@ impl<F: Finish> Lane<F> {
 }
 
 impl<F: Finish> Wire for Lane<F> {
-    /// Takes all or nothing.
+    /// Takes whole pieces or nothing.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut inner = self.inner();
         if matches!(inner.cork, Cork::In(_)) {
@@ -349,7 +350,10 @@ impl<F: Finish> Wire for Lane<F> {
         state.clear()?;
         SCRATCH.with_borrow_mut(|out| {
             out.clear();
-            for piece in Pieces(bytes) {
+            let mut pieces = Pieces(bytes);
+            while out.len() < SCRATCH_BYTES
+                && let Some(piece) = pieces.next()
+            {
                 match piece {
                     Ok(Piece::Frame(frame)) => out.extend_from_slice(frame),
                     Ok(Piece::Record(record)) if record.kind == Kind::Own => {
@@ -363,9 +367,8 @@ impl<F: Finish> Wire for Lane<F> {
             if out.capacity() > SCRATCH_BYTES {
                 *out = Vec::new();
             }
-            written
-        })?;
-        Ok(bytes.len())
+            written.map(|()| bytes.len() - pieces.0.len())
+        })
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

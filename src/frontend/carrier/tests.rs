@@ -1,4 +1,5 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::poll_fn;
@@ -227,4 +228,37 @@ async fn what_was_not_fetched_goes_by_the_socket_even_after_the_end() {
     assert_eq!(pipe.read(100), "r:last");
     flushed.await.unwrap();
     assert_eq!(pipe.read(0), " words ");
+}
+
+#[tokio::test]
+async fn who_waits_is_woken_once_all_is_flushed() {
+    let pipe = Pipe::with_room(2);
+    let carrier = Carrier::over(pipe.clone());
+    let lane = carrier.lane(For(""));
+    lane.try_write(&entry("long")).unwrap();
+    let waiting = tokio::spawn(async move { poll_fn(|cx| lane.poll_writable(cx)).await });
+    while carrier.state().waiting.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let mut flushed = Box::pin(carrier.flushed());
+    assert!(flushed.as_mut().now_or_never().is_none());
+    assert_eq!(pipe.read(100), "r:");
+    flushed.await.unwrap();
+    let waited = tokio::time::timeout(Duration::from_secs(10), waiting).await;
+    waited.unwrap().unwrap().unwrap();
+}
+
+#[test]
+fn however_much_is_made_of_records_little_is_made_at_a_time() {
+    let carrier = Carrier::mailbox();
+    let lane = carrier.lane(For("x".repeat(100_000).leak()));
+    let record = entry("");
+    let batch = record.repeat(10);
+    assert_eq!(lane.try_write(&batch).unwrap(), record.len() * 3);
+    assert!(is_full(lane.try_write(&batch)));
+    assert_eq!(carrier.try_take().unwrap().unwrap().len(), 3 * 100_003);
+    assert_eq!(
+        lane.try_write(&batch[record.len() * 9..]).unwrap(),
+        record.len()
+    );
 }

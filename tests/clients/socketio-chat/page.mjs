@@ -78,6 +78,7 @@ await run(async (open) => {
     await told()
     step(`node ${victim} was killed`)
   }
+  await heard(ann, 'program: p50')
   isOver = true
   await publishing
   const last = `program: p${number - 1}`

@@ -24,7 +24,7 @@ const KEPT: [&str; 6] = [
     "--socketio-ping-interval",
     "1s",
     "--socketio-ping-timeout",
-    "2s",
+    "5s",
 ];
 
 /// Publishes on both nodes, one entry each every so often, until told to stop.
