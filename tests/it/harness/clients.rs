@@ -218,6 +218,9 @@ impl Ws {
     }
 }
 
+/// Longest silence of a program: on a busy machine, to load a browser's driver alone takes half a minute.
+const SILENCE: std::time::Duration = std::time::Duration::from_secs(90);
+
 /// What a script says while it waits for longer than a line may take: it knows best for how long.
 const ALIVE: &str = r#"{"event":"alive"}"#;
 
@@ -313,7 +316,7 @@ impl Program {
             return Some(line);
         }
         loop {
-            match self.lines.recv_timeout(PATIENCE) {
+            match self.lines.recv_timeout(SILENCE) {
                 Ok(line) if line == ALIVE => {}
                 Ok(line) => return Some(line),
                 Err(RecvTimeoutError::Disconnected) => return None,
