@@ -3,14 +3,17 @@
 //
 //   node SCRIPT.mjs BASE_URL
 //
-// Events: {"event":"step","name":"…"} as it goes, what a script says itself, and at the end
-// {"event":"passed"} or {"event":"failed","message":"…"}.
+// Events: {"event":"step","name":"…"} as it goes, {"event":"alive"} while it waits, what a script says itself,
+// and at the end {"event":"passed"} or {"event":"failed","message":"…"}.
 import assert from 'node:assert/strict'
 import { createInterface } from 'node:readline'
 import { launch } from '../chromium.mjs'
 
 /** Longest wait for anything that should happen, in ms. */
-const PATIENCE = 25_000
+const PATIENCE = 40_000
+
+/** How often it's said that a script still waits, in ms: it is the script that knows for how long. */
+const ALIVE = 5_000
 
 export const base = process.argv[2]
 
@@ -31,6 +34,7 @@ export async function told() {
  * `prepare` has seen before. The browser may complain of what is `expected`, and of nothing else.
  */
 export async function run(script, expected = []) {
+  const alive = setInterval(() => print({ event: 'alive' }), ALIVE)
   const browser = await launch({ timeout: PATIENCE })
   const complaints = []
   const open = async (user, { path = '/?room=lobby', from = base, token, prepare, ...options } = {}) => {
@@ -61,6 +65,7 @@ export async function run(script, expected = []) {
     process.exitCode = 1
   } finally {
     await browser.close()
+    clearInterval(alive)
     process.stdin.destroy()
   }
 }

@@ -218,6 +218,12 @@ impl Ws {
     }
 }
 
+/// Longest silence of a program: on a busy machine, to load a browser's driver alone takes half a minute.
+const SILENCE: std::time::Duration = std::time::Duration::from_secs(90);
+
+/// What a script says while it waits for longer than a line may take: it knows best for how long.
+const ALIVE: &str = r#"{"event":"alive"}"#;
+
 /// A client from npm as a process of its own; its lines come as they are printed.
 pub(crate) struct Program {
     child: Child,
@@ -309,10 +315,13 @@ impl Program {
         if let Some(line) = self.peeked.take() {
             return Some(line);
         }
-        match self.lines.recv_timeout(PATIENCE) {
-            Ok(line) => Some(line),
-            Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => panic!("nothing is printed"),
+        loop {
+            match self.lines.recv_timeout(SILENCE) {
+                Ok(line) if line == ALIVE => {}
+                Ok(line) => return Some(line),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => panic!("nothing is printed"),
+            }
         }
     }
 
@@ -344,7 +353,7 @@ impl Program {
     pub(crate) fn has_lines(&self) -> bool {
         let mut peeked = self.peeked.borrow_mut();
         if peeked.is_none() {
-            *peeked = self.lines.try_recv().ok();
+            *peeked = self.lines.try_iter().find(|line| line != ALIVE);
         }
         peeked.is_some()
     }
