@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::fleet::Kind;
+use tailcast::relay::entry::EntryId;
+
+use super::fleet::{Client, Kind};
 use super::world::{Lost, ROOM, World};
 use crate::checker::Event;
 use crate::harness::clients::Ws;
@@ -79,10 +81,16 @@ async fn away_while_deleted_and_begun_anew() {
 
 /// A stream begun anew in the very millisecond gives out the ID that everybody has last.
 async fn begun_with_the_same_id(mode: &str) {
-    let world = World::new(1, &["--tail", mode]);
+    let mut world = World::new(1, &["--tail", mode]);
+    world.guests();
+    world.all_joined().await;
     let (mut here, _) = Ws::json(&world.nodes[0], ROOM, "now").await;
     world.redis.cli(&["XADD", ROOM, "5-1", "message", "old"]);
     assert_eq!(here.frame().await["id"], "5-1");
+    let known = Some("5-1".parse().unwrap());
+    world
+        .every("has it", |client| client.seen().cursor == known)
+        .await;
     let script = "redis.call('del', KEYS[1]) \
         redis.call('xadd', KEYS[1], '5-1', 'message', 'new') \
         redis.call('xadd', KEYS[1], '5-2', 'message', 'newer')";
@@ -95,6 +103,10 @@ async fn begun_with_the_same_id(mode: &str) {
             break;
         }
     }
+    world
+        .every("was told of it", |client| client.gaps().0 > 0)
+        .await;
+    world.finish(Lost::Anything).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -107,23 +119,28 @@ async fn begun_with_the_same_id_while_tracking() {
     begun_with_the_same_id("track").await;
 }
 
+fn begin_low(world: &World) {
+    let script = "redis.call('del', KEYS[1]) \
+        for n = 1, 20 do redis.call('xadd', KEYS[1], '5-' .. n, 'message', 'low ' .. n) end";
+    world.redis.cli(&["EVAL", script, "1", ROOM]);
+}
+
 /// Deletes the stream and begins it with low IDs, at once or with a pause in between.
 async fn begun_with_lower_ids(mode: &str) {
     let mut world = World::new(2, &["--tail", mode]);
     world.clients(Kind::Json, 8, None);
     world.clients(Kind::Sse, 2, None);
     world.clients(Kind::Raw, 2, None);
+    world.guests();
     world.all_joined().await;
     world.publishers();
     world.until_stored(100).await;
     world.stop_publishing().await;
-    let script = "redis.call('del', KEYS[1]) \
-        for n = 1, 20 do redis.call('xadd', KEYS[1], '5-' .. n, 'message', 'low ' .. n) end";
-    world.redis.cli(&["EVAL", script, "1", ROOM]);
+    begin_low(&world);
     world
         .every("was told of it", |client| client.gaps().0 > 0)
         .await;
-    let got = |client: &super::fleet::Client, ms: u64| {
+    let got = |client: &Client, ms: u64| {
         let seen = client.seen();
         let entries = seen.events.iter().filter_map(|event| match event {
             Event::Entry { id, .. } => Some(id.ms),
@@ -159,6 +176,34 @@ async fn begun_with_lower_ids_while_blocking() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn begun_with_lower_ids_while_tracking() {
     begun_with_lower_ids("track").await;
+}
+
+/// Who comes to another node in a stream begun with lower IDs goes on in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn back_where_lower_ids_are() {
+    let mut world = World::new(2, &[]);
+    world.redis.cli(&["XADD", ROOM, "*", "message", "first"]);
+    world.clients(Kind::Json, 4, None);
+    world.clients(Kind::Sse, 2, None);
+    world.guests();
+    world.all_joined().await;
+    begin_low(&world);
+    let last = Some(EntryId::new(5, 20));
+    world
+        .every("got the new entries", |client| client.seen().cursor == last)
+        .await;
+    let before: Vec<_> = world.clients.iter().map(|one| one.connections()).collect();
+    world.replace_node();
+    world.replace_node();
+    let is_back = |client: &Client| {
+        let at = world.clients.iter().position(|one| one.name == client.name);
+        client.connections() > before[at.unwrap()]
+    };
+    world.every("is back", is_back).await;
+    for client in &world.clients {
+        assert_eq!(client.gaps(), (1, 0), "{} was told again", client.name);
+    }
+    world.finish(Lost::Anything).await;
 }
 
 /// Redis dies and comes back with an older copy of its data: what a failover to a replica that
