@@ -18,6 +18,11 @@ async fn deleted(arguments: &[&str], commands: &[&[&str]]) {
     world.publishers();
     for (number, command) in commands.iter().enumerate() {
         world.until_stored(100).await;
+        world
+            .every("has some of it", |client| {
+                client.kind == Kind::Raw || client.seen().cursor > Some(EntryId::ZERO)
+            })
+            .await;
         world.pause(0, 50).await;
         world.redis.cli(command);
         world
@@ -79,6 +84,42 @@ async fn away_while_deleted_and_begun_anew() {
     assert_eq!(other.frame().await["id"], new.as_str());
 }
 
+/// Who saw the room while it was empty is told what was trimmed before they came back, by a node that
+/// read it all and by one that did not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn away_since_the_room_was_empty() {
+    let mut world = World::new(1, &["--window-entries", "4"]);
+    let (mut here, head) = Ws::json(&world.nodes[0], ROOM, "now").await;
+    assert_eq!(head, "0-0");
+    let mut ids = Vec::new();
+    for number in 0..10 {
+        let text = format!("missed {number}");
+        ids.push(world.redis.cli(&["XADD", ROOM, "*", "message", &text]));
+        assert_eq!(here.frame().await["id"], ids[number].as_str());
+    }
+    // Nothing is gone yet.
+    let (mut back, _) = Ws::json(&world.nodes[0], ROOM, &head).await;
+    assert_eq!(back.frame().await["id"], ids[0].as_str());
+    world.redis.cli(&["XTRIM", ROOM, "MAXLEN", "=", "3"]);
+    world.add_node();
+    for node in &world.nodes {
+        let (mut back, _) = Ws::json(node, ROOM, &head).await;
+        let gap = back.frame().await;
+        assert_eq!(gap["reason"], "trimmed", "{gap}");
+        assert_eq!(gap["after"], "0-0", "{gap}");
+        for id in &ids[7..] {
+            assert_eq!(back.frame().await["id"], id.as_str());
+        }
+        // Who asks for what there is has no gap, and perhaps one more of the node's memory.
+        let (mut new, _) = Ws::json(node, ROOM, "start").await;
+        let first = new.frame().await;
+        assert!(
+            first["id"] == ids[6].as_str() || first["id"] == ids[7].as_str(),
+            "{first}"
+        );
+    }
+}
+
 /// A stream begun anew in the very millisecond gives out the ID that everybody has last.
 async fn begun_with_the_same_id(mode: &str) {
     let mut world = World::new(1, &["--tail", mode]);
@@ -128,6 +169,7 @@ fn begin_low(world: &World) {
 /// Deletes the stream and begins it with low IDs, at once or with a pause in between.
 async fn begun_with_lower_ids(mode: &str) {
     let mut world = World::new(2, &["--tail", mode]);
+    world.begin();
     world.clients(Kind::Json, 8, None);
     world.clients(Kind::Sse, 2, None);
     world.clients(Kind::Raw, 2, None);
@@ -182,7 +224,7 @@ async fn begun_with_lower_ids_while_tracking() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn back_where_lower_ids_are() {
     let mut world = World::new(2, &[]);
-    world.redis.cli(&["XADD", ROOM, "*", "message", "first"]);
+    world.begin();
     world.clients(Kind::Json, 4, None);
     world.clients(Kind::Sse, 2, None);
     world.guests();
