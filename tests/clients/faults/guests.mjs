@@ -124,6 +124,8 @@ function socketio(guest, transports, url) {
   for (const name of ['connect_error', 'tailcast:error', 'tailcast:left', 'tailcast:closed']) {
     socket.on(name, (error) => guest.error(`${name} ${error.message ?? JSON.stringify(error)}`))
   }
+  // Who is refused comes back only if told to.
+  socket.on('connect_error', () => socket.active || setTimeout(() => socket.connect(), BACKOFF_MAX))
 }
 
 /** It subscribes behind the last `message-id`, as `resume` says that in headers. */

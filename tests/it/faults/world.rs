@@ -39,9 +39,6 @@ const ARGUMENTS: &[&str] = &[
     "2s",
 ];
 
-/// Longest time from the end of a fault to every client's being at the stream's end.
-const HEALING: Duration = Duration::from_secs(10);
-
 pub(super) struct World {
     pub(super) redis: RedisServer,
     pub(super) nodes: Vec<Node>,
@@ -51,6 +48,8 @@ pub(super) struct World {
     pub(super) guests: Option<Guests>,
     pub(super) told: Arc<Told>,
     pub(super) random: StdRng,
+    /// Longest time from the end of a fault to every client's being at the stream's end.
+    pub(super) healing: Duration,
     /// Clients made with [`World::slow_clients`] read while this is true.
     pub(super) reading: watch::Sender<bool>,
     seed: u64,
@@ -96,6 +95,7 @@ impl World {
             guests: None,
             told: Arc::default(),
             random: StdRng::seed_from_u64(seed),
+            healing: Duration::from_secs(10),
             reading: watch::Sender::new(true),
             seed,
             arguments: ARGUMENTS
@@ -183,9 +183,16 @@ impl World {
         self.clients.extend(clients);
     }
 
+    /// An entry before anybody comes. Who has none, not even one to begin after, lacks nothing of a
+    /// stream that is begun anew.
+    pub(super) fn begin(&self) {
+        self.redis.cli(&["XADD", ROOM, "*", "message", "first"]);
+    }
+
     /// The usual crowd: clients of every kind, two of which come and go, and the published ones, all in
     /// the room already.
     pub(super) async fn crowd(&mut self) {
+        self.begin();
         self.clients(Kind::Json, 8, None);
         self.clients(Kind::Json, 2, Some(Duration::from_millis(300)));
         self.clients(Kind::Sse, 2, None);
@@ -231,7 +238,7 @@ impl World {
         what: &str,
         holds: impl Fn(&Client) -> bool,
     ) -> impl Future<Output = ()> {
-        self.every_within(HEALING, what, holds)
+        self.every_within(self.healing, what, holds)
     }
 
     #[track_caller]
@@ -323,7 +330,7 @@ impl World {
 
     /// Adds entries until every client has come to the newest.
     async fn reach_the_end(&self) -> EntryId {
-        let deadline = Instant::now() + HEALING;
+        let deadline = Instant::now() + self.healing;
         let raw = |client: &Client| {
             let seen = client.seen();
             let last = seen.stays.last().and_then(|stay| stay.last()).cloned();
@@ -480,6 +487,7 @@ fn with_ids(stay: &[RawEvent], known: &HashMap<Bytes, EntryId>, lost: Lost) -> V
 
 /// A client, as far as failures show it.
 fn told(client: &Client) -> String {
+    let gaps = client.gaps();
     let seen = client.seen();
     let newest = seen.events.iter().rev().take(3).collect::<Vec<_>>();
     let stay = seen
@@ -487,10 +495,11 @@ fn told(client: &Client) -> String {
         .last()
         .map(|stay| stay.iter().rev().take(2).collect::<Vec<_>>());
     format!(
-        "{}: at {:?}, {} connections, newest {newest:?} {stay:?}, errors {:?}",
+        "{}: at {:?}, {} connections, {:?} gaps, newest {newest:?} {stay:?}, errors {:?}",
         client.name,
         seen.cursor,
         client.connections(),
+        gaps,
         seen.errors.iter().rev().take(3).collect::<Vec<_>>(),
     )
 }
