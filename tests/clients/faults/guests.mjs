@@ -26,7 +26,7 @@ const read = (text) => text.split(',').map(Number)
 let ports = read(first)
 
 /** First and longest wait before a reconnect, and how long one may take; a stopped node never answers. */
-const [BACKOFF, BACKOFF_MAX, TIMEOUT] = [50, 300, 2_000]
+const [BACKOFF, BACKOFF_MAX, TIMEOUT] = [50, 300, 5_000]
 
 let lines = []
 function print(...values) {

@@ -36,7 +36,7 @@ const ARGUMENTS: &[&str] = &[
     "--socketio-ping-interval",
     "1s",
     "--socketio-ping-timeout",
-    "2s",
+    "5s",
 ];
 
 pub(super) struct World {
@@ -175,8 +175,10 @@ impl World {
         }
     }
 
-    /// The published clients of every protocol. They take a while to come.
+    /// The published clients of every protocol. They take a while to come, and to see that a node is
+    /// gone, on a machine that has other things to do.
     pub(super) fn guests(&mut self) {
+        self.healing = PATIENCE;
         let ports = self.ports.lock().unwrap().clone();
         let (guests, clients) = Guests::start(ROOM, &ports);
         self.guests = Some(guests);
