@@ -300,11 +300,21 @@ impl Window {
         }
     }
 
-    /// Whether a cursor at `id` will be told a gap further up.
-    pub(super) fn has_hole_after(&self, id: EntryId) -> bool {
-        let is_after = |hole: &Hole| hole.lineage.is_some() || hole.upto > id;
-        let mut items = self.items.iter();
-        items.any(|item| matches!(item, Item::Hole(hole) if is_after(hole)))
+    /// Whether all that the stream ever had is here, or was told to be lost.
+    pub(super) fn has_beginning(&self) -> bool {
+        let never_trimmed = Below::Nothing(GapReason::Deleted);
+        self.floor == EntryId::ZERO || (self.below == never_trimmed && self.lineage == 0)
+    }
+
+    /// Whether a cursor will be told a gap further up.
+    pub(super) fn has_hole_after(&self, cursor: &Cursor) -> bool {
+        if cursor.lineage != self.lineage {
+            return true;
+        }
+        // Holes of earlier lineages are behind it, whatever their IDs.
+        let first = self.lineage_base.max(self.base) - self.base;
+        let mut items = self.items.iter().skip(first as usize);
+        items.any(|item| matches!(item, Item::Hole(hole) if hole.upto > cursor.id))
     }
 
     /// The number of the first item after `id` in the current lineage.

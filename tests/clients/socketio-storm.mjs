@@ -12,12 +12,12 @@
 //
 // and at last {"event":"finished","complete":10}. `first` is where it joined. With --double, every other
 // connection is cut right after it's made, before anything is said on it.
-import { createServer, connect } from 'node:net'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { io as io4 } from 'socket.io-client'
 import io3 from 'socket.io-client-v3'
+import { balance } from './balancer.mjs'
 
 const { values } = parseArgs({
   options: {
@@ -33,46 +33,11 @@ const { values } = parseArgs({
 })
 const io = values.version === '3' ? io3 : io4
 const say = (event) => process.stdout.write(JSON.stringify(event) + '\n')
-const backends = values.url.map((url) => new URL(url))
-let turn = 0
-
-// A node that is gone is passed over, as any balancer does.
-const reach = (left, done) => {
-  if (left === 0) return done(null)
-  const { hostname, port } = backends[turn++ % backends.length]
-  const upstream = connect(Number(port), hostname)
-  const refused = () => reach(left - 1, done)
-  upstream.once('error', refused)
-  upstream.once('connect', () => {
-    upstream.removeListener('error', refused)
-    done(upstream)
-  })
-}
-// A socket's own way in, so that all its connections can be cut and no others.
-const balance = async () => {
-  const open = new Set()
-  const server = createServer((client) => {
-    open.add(client)
-    client.on('error', () => {})
-    client.on('close', () => open.delete(client))
-    reach(backends.length, (upstream) => {
-      if (!upstream || client.destroyed) {
-        upstream?.destroy()
-        return client.destroy()
-      }
-      upstream.on('error', () => client.destroy())
-      client.on('close', () => upstream.destroy())
-      upstream.on('close', () => client.destroy())
-      client.pipe(upstream).pipe(client)
-    })
-  })
-  await new Promise((done) => server.listen(0, '127.0.0.1', done))
-  const cut = () => open.forEach((client) => client.destroy())
-  return { url: `http://127.0.0.1:${server.address().port}`, cut }
-}
+const ports = values.url.map((url) => Number(new URL(url).port))
 
 const open = async () => {
-  const { url, cut } = await balance()
+  // A socket's own way in, so that all its connections can be cut and no others.
+  const { url, cut } = await balance(() => ports)
   const it = { ids: [], first: null, connects: 0, recovered: 0, gaps: 0, waits: [] }
   const socket = io(url, {
     transports: values.transports.split(','),

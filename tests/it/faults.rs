@@ -5,6 +5,7 @@
 //! faults comes from it; what the machine makes of that is its own.
 
 mod fleet;
+mod guests;
 mod nodes;
 mod outages;
 mod presence;

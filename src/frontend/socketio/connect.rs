@@ -499,7 +499,7 @@ impl Opening {
         self.lane.with(|stamp| {
             stamp.namespace = self.namespace.clone();
             stamp.sid = pid.sid.into();
-            stamp.first = pid.rooms.into_iter().map(|(room, _)| room).collect();
+            stamp.first = pid.rooms.into_iter().collect();
             stamp.place = Place {
                 name,
                 rooms: began.into_iter().collect(),

@@ -1,7 +1,8 @@
 //! [`Place`]: where a client stands, as the offset that goes out with every entry says it.
 //!
 //! A client keeps one text: the last argument of the last event. With the one room of its [`Pid`]
-//! that is the entry's ID. Else it's all there is to know:
+//! that is the entry's ID, unless the stream was begun anew with lower ones. Else it's all there is
+//! to know:
 //!
 //! ```text
 //! <mark>;<name>;<ID>[ <room>],…
@@ -51,7 +52,8 @@ impl Place {
             return start();
         };
         match (offset.parse::<EntryId>(), pid.rooms.as_slice()) {
-            // An offset may be one of an earlier connection, and lie before this one's beginning.
+            // An offset may be one of an earlier connection, and lie before this one's beginning;
+            // one of this that does is never written as a mere ID.
             (Ok(id), [(room, first)]) => Place {
                 name: None,
                 rooms: smallvec![(room.clone(), id.max(*first))],
@@ -74,11 +76,12 @@ impl Place {
     }
 
     /// The offset that says so, for a client with a pid of this socket ID and these rooms.
-    pub(super) fn write(&self, sid: &str, first: &[RoomName]) -> Offset {
+    pub(super) fn write(&self, sid: &str, first: &[(RoomName, EntryId)]) -> Offset {
         // Writing to memory does not fail.
         let mut out = Offset::new();
-        if let (None, [(room, id)], [only]) = (&self.name, self.rooms.as_slice(), first)
+        if let (None, [(room, id)], [(only, began)]) = (&self.name, self.rooms.as_slice(), first)
             && room == only
+            && id >= began
         {
             let _ = write!(out, "{id}");
             return out;
@@ -90,7 +93,7 @@ impl Place {
                 out.push(b',');
             }
             let _ = write!(out, "{id}");
-            if first.get(at) != Some(room) {
+            if first.get(at).is_none_or(|(first, _)| first != room) {
                 let _ = write!(out, " {}", encode(room.as_str()));
             }
         }
@@ -145,8 +148,7 @@ pub(crate) fn fuzz(text: &str) {
         rooms: ["one", "two"].into_iter().filter_map(room).collect(),
     };
     let place = Place::of(&pid, Some(text));
-    let first: Vec<RoomName> = pid.rooms.iter().map(|(room, _)| room.clone()).collect();
-    let offset = place.write(&pid.sid, &first);
+    let offset = place.write(&pid.sid, &pid.rooms);
     let again = Place::of(&pid, std::str::from_utf8(&offset).ok());
     assert_eq!(again, place);
 }
@@ -208,6 +210,8 @@ mod tests {
             &[("a", "7-1"), ("b", "8-0")],
         );
         check(&["a"], Some("abcdef;;"), None, &[]);
+        // The stream was begun anew with lower IDs.
+        check(&["a"], Some("abcdef;;3-1"), None, &[("a", "3-1")]);
         check(
             &["a"],
             Some("abcdef;J%C3%B6;7-1,9-9 b%20c"),
@@ -237,11 +241,13 @@ mod tests {
                 .collect(),
         };
         let check = |place: Place, first: &[&str], want: &str| {
-            let first: Vec<RoomName> = first.iter().map(|name| room(name)).collect();
-            assert_eq!(place.write("abcdefgh", &first).as_slice(), want.as_bytes());
+            let offset = place.write("abcdefgh", &pid(first).rooms);
+            assert_eq!(offset.as_slice(), want.as_bytes());
         };
         check(place(None, &[("a", 7)]), &["a"], "7-0");
         check(place(None, &[("b", 7)]), &["a"], "abcdef;;7-0 b");
+        // Before where it began: the stream is another one.
+        check(place(None, &[("a", 3)]), &["a"], "abcdef;;3-0");
         check(place(Some("x"), &[("a", 7)]), &["a"], "abcdef;x;7-0");
         check(place(None, &[]), &["a"], "abcdef;;");
         check(
@@ -255,7 +261,7 @@ mod tests {
         #[test]
         fn what_is_written_is_read(
             first in prop::collection::btree_set("[a-z,; é]{1,5}", 0..4),
-            rooms in prop::collection::btree_map("[a-z,; é]{1,5}", 6u64..99, 0..5),
+            rooms in prop::collection::btree_map("[a-z,; é]{1,5}", 1u64..99, 0..5),
             name in prop::option::of("\\PC{1,9}"),
         ) {
             let first: Vec<&str> = first.iter().map(String::as_str).collect();
@@ -263,8 +269,7 @@ mod tests {
                 name: name.map(Into::into),
                 rooms: rooms.iter().map(|(name, ms)| (room(name), EntryId::new(*ms, 3))).collect(),
             };
-            let names: Vec<RoomName> = first.iter().map(|name| room(name)).collect();
-            let offset = place.write("abcdefgh", &names);
+            let offset = place.write("abcdefgh", &pid(&first).rooms);
             let offset = std::str::from_utf8(&offset).unwrap();
             prop_assert_eq!(Place::of(&pid(&first), Some(offset)), place);
         }

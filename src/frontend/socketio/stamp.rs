@@ -21,8 +21,8 @@ pub(super) struct Stamp {
     pub(super) namespace: Arc<str>,
     /// The public socket ID.
     pub(super) sid: Box<str>,
-    /// The rooms of the client's pid.
-    pub(super) first: SmallVec<[RoomName; 1]>,
+    /// The rooms of the client's pid, and after which entry it began.
+    pub(super) first: SmallVec<[(RoomName, EntryId); 1]>,
     /// Where it stands.
     pub(super) place: Place,
     /// Whether the connection ends with this namespace.
@@ -173,7 +173,10 @@ mod tests {
         let mut stamp = Stamp {
             namespace: namespace.into(),
             sid: "abcdefgh".into(),
-            first: first.iter().map(|name| room(name)).collect(),
+            first: first
+                .iter()
+                .map(|name| (room(name), EntryId::new(1, 0)))
+                .collect(),
             is_main: true,
             ..Stamp::default()
         };

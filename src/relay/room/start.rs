@@ -74,7 +74,7 @@ impl Room {
                 self.start_since(EntryId::new(since, 0).predecessor()).await
             }
             Position::Last(count) => self.start_last(count).await,
-            Position::After(EntryId::ZERO) => Ok(self.start_nominal(EntryId::ZERO)),
+            Position::After(EntryId::ZERO) => self.start_after_nothing().await,
             Position::After(id) => self.start_after(id).await,
         }
     }
@@ -89,6 +89,26 @@ impl Room {
 
     fn start_nominal(&self, id: EntryId) -> Start {
         self.start_at(|window| Cursor::nominal(id, window.lineage()))
+    }
+
+    /// Resumes where a client stands that came into an empty room. No entry has that ID, so only the
+    /// stream's own count tells whether any are gone.
+    async fn start_after_nothing(&self) -> Result<Start, LogError> {
+        let (cursor, is_there) = {
+            let window = &self.state().window;
+            let cursor = Cursor::after(EntryId::ZERO, window.lineage());
+            (cursor, window.has_beginning())
+        };
+        if !is_there && let Some((upto, reason)) = self.lost_after(cursor).await? {
+            return Ok(Start::behind_gap(cursor, upto, reason));
+        }
+        let window = &self.state().window;
+        let cursor = Cursor::nominal(EntryId::ZERO, window.lineage());
+        Ok(Start {
+            cursor,
+            gap: None,
+            is_whole: !window.has_hole_after(&cursor),
+        })
     }
 
     /// Waits until the tail has brought what this node was told is stored, as the newest entries
@@ -210,11 +230,11 @@ impl Room {
                 // What is lost below the window is told when it's read, and what is lost in it in
                 // its place; but who comes back wants to know before.
                 let is_whole = match spot {
-                    Spot::At(_) => !self.state().window.has_hole_after(id),
+                    Spot::At(_) => !self.state().window.has_hole_after(&cursor),
                     Spot::Lost { .. } => false,
                     Spot::Behind => {
                         self.lost_after(cursor).await?.is_none()
-                            && !self.state().window.has_hole_after(id)
+                            && !self.state().window.has_hole_after(&cursor)
                     }
                 };
                 return Ok(Start {

@@ -31,6 +31,8 @@ pub(super) enum Kind {
     Json,
     Sse,
     Raw,
+    /// A published client of another process.
+    Guest,
 }
 
 /// How a client behaves.
@@ -49,7 +51,7 @@ pub(super) struct Habit {
 pub(super) struct Client {
     pub(super) name: String,
     pub(super) kind: Kind,
-    pub(super) connections: AtomicUsize,
+    connections: AtomicUsize,
     seen: Mutex<Seen>,
 }
 
@@ -63,6 +65,8 @@ pub(super) struct Seen {
     /// Of raw clients: each stay in the room by itself.
     pub(super) stays: Vec<Vec<RawEvent>>,
     pub(super) errors: Vec<String>,
+    /// Promises that were broken, which the checker has no way to see.
+    pub(super) wrong: Vec<String>,
 }
 
 /// What a raw client sees.
@@ -92,6 +96,11 @@ impl Client {
 
     pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap()
+    }
+
+    /// How often it has connected.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// Whether it's in the room.
@@ -164,6 +173,7 @@ impl Client {
         match self.kind {
             Kind::Json | Kind::Raw => self.stay_socket(room, port, habit, leave).await,
             Kind::Sse => self.stay_sse(room, port, leave).await,
+            Kind::Guest => unreachable!("it runs by itself"),
         }
         .is_some()
     }
@@ -302,8 +312,14 @@ impl Client {
     }
 
     fn on_gap(&self, gap: &Value) {
-        let (after, before) = (id(&gap["after"]), id(&gap["before"]));
-        let reason = reason(gap["reason"].as_str().unwrap());
+        let text = |name: &str| gap[name].as_str().unwrap();
+        self.on_told_gap(text("after"), text("before"), text("reason"));
+    }
+
+    fn on_told_gap(&self, after: &str, before: &str, word: &str) {
+        let after: EntryId = after.parse().unwrap();
+        let before: EntryId = before.parse().unwrap();
+        let reason = reason(word);
         let mut seen = self.seen();
         seen.events.push(Event::Gap {
             after,
@@ -311,6 +327,27 @@ impl Client {
             reason,
         });
         seen.cursor = Some(before.predecessor());
+    }
+
+    /// Takes a line of `tests/clients/faults/guests.mjs`, whose head says what the words are.
+    pub(super) fn hear(&self, event: &str, rest: &str) {
+        let words: Vec<&str> = rest.splitn(3, '\t').collect();
+        match (event, words.as_slice()) {
+            ("entry", [id, text]) => self.on_message(id.parse().unwrap(), text),
+            ("gap", [after, before, reason]) => self.on_told_gap(after, before, reason),
+            ("joined", [head]) => {
+                self.connections.fetch_add(1, Ordering::Relaxed);
+                self.on_joined(head.parse().unwrap());
+            }
+            ("back", [from]) => {
+                self.connections.fetch_add(1, Ordering::Relaxed);
+                let from = from.parse().unwrap();
+                self.seen().events.push(Event::Reconnected { from });
+            }
+            ("error", _) => self.seen().errors.push(rest.to_owned()),
+            ("wrong", _) => self.seen().wrong.push(rest.to_owned()),
+            _ => panic!("{event} {rest}"),
+        }
     }
 
     fn on_raw(&self, message: Bytes) {

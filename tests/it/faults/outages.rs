@@ -1,6 +1,5 @@
 //! Redis is away, cut off, or takes no writes.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -81,7 +80,7 @@ async fn memory_full() {
         .clients
         .iter()
         .take(8)
-        .map(|client| client.connections.load(Ordering::Relaxed))
+        .map(|client| client.connections())
         .collect();
     world.redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     sleep(Duration::from_millis(1500)).await;
@@ -89,7 +88,7 @@ async fn memory_full() {
     world.redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     world.until_stored(100).await;
     for (client, before) in world.clients.iter().zip(before) {
-        let now = client.connections.load(Ordering::Relaxed);
+        let now = client.connections();
         assert_eq!(now, before, "{} was cut off", client.name);
     }
     world.finish(Lost::Nothing).await;

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::fleet::Kind;
 use super::world::{Lost, ROOM, World};
+use crate::harness::PATIENCE;
 
 const SLOW: usize = 4;
 const ENTRIES: usize = 3_500;
@@ -33,6 +34,8 @@ fn flood(world: &World) {
 /// Stalls the slow ones under a flood until all others have everything.
 async fn stalled() -> World {
     let mut world = World::new(1, &["--window-entries", "50"]);
+    // A flood takes its time on a machine that has other things to do.
+    world.healing = PATIENCE;
     world.slow_clients(SLOW);
     world.clients(Kind::Json, 4, None);
     world.clients(Kind::Sse, 1, None);
@@ -80,5 +83,31 @@ async fn slow_clients_are_told_what_was_trimmed() {
         assert_eq!(client.gaps(), (0, want), "{}", client.name);
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
+    world.finish(Lost::Oldest).await;
+}
+
+/// The published clients are stopped as a whole, and may be sent away meanwhile. They came while the
+/// room was empty.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guests_are_told_what_was_trimmed() {
+    let mut world = World::new(1, &["--window-entries", "50"]);
+    world.guests();
+    world.all_joined().await;
+    world.guests.as_ref().unwrap().stop();
+    flood(&world);
+    world.redis.cli(&["XTRIM", ROOM, "MAXLEN", "=", "100"]);
+    world.publishers();
+    world.until_stored(20).await;
+    world.guests.as_ref().unwrap().cont();
+    let first = world.redis.entries(ROOM)[0].0;
+    world
+        .every("is past what was trimmed", |client| {
+            client.seen().cursor.is_some_and(|cursor| cursor >= first)
+        })
+        .await;
+    for client in &world.clients {
+        let (anew, trimmed) = client.gaps();
+        assert!(anew == 0 && trimmed > 0, "{}", client.name);
+    }
     world.finish(Lost::Oldest).await;
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::fleet::{Client, Habit, Kind, Ports, RawEvent};
+use super::guests::Guests;
 use super::publishers::{Pace, Publisher, Told, Way};
 use crate::checker::{self, Event, Outcome, Run};
 use crate::harness::PATIENCE;
@@ -25,20 +25,31 @@ use crate::harness::redis_server::RedisServer;
 /// The room of all these tests.
 pub(super) const ROOM: &str = "room";
 
-/// What nodes are started with here: nothing is refused for being fast, and publishes end soon.
+/// What nodes are started with here: nothing is refused for being fast, publishes end soon, and who
+/// waits for a node that is stopped is soon told so.
 pub(super) const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
-const ARGUMENTS: &[&str] = &["--frame-rate", "0", "--publish-timeout", "2s"];
-
-/// Longest time from the end of a fault to every client's being at the stream's end.
-const HEALING: Duration = Duration::from_secs(10);
+const ARGUMENTS: &[&str] = &[
+    "--frame-rate",
+    "0",
+    "--publish-timeout",
+    "2s",
+    "--socketio-ping-interval",
+    "1s",
+    "--socketio-ping-timeout",
+    "5s",
+];
 
 pub(super) struct World {
     pub(super) redis: RedisServer,
     pub(super) nodes: Vec<Node>,
     pub(super) ports: Ports,
     pub(super) clients: Vec<Arc<Client>>,
+    /// The published clients, once there are any; their records are among `clients`.
+    pub(super) guests: Option<Guests>,
     pub(super) told: Arc<Told>,
     pub(super) random: StdRng,
+    /// Longest time from the end of a fault to every client's being at the stream's end.
+    pub(super) healing: Duration,
     /// Clients made with [`World::slow_clients`] read while this is true.
     pub(super) reading: watch::Sender<bool>,
     seed: u64,
@@ -81,8 +92,10 @@ impl World {
             nodes: Vec::new(),
             ports: Ports::default(),
             clients: Vec::new(),
+            guests: None,
             told: Arc::default(),
             random: StdRng::seed_from_u64(seed),
+            healing: Duration::from_secs(10),
             reading: watch::Sender::new(true),
             seed,
             arguments: ARGUMENTS
@@ -106,8 +119,20 @@ impl World {
     pub(super) fn add_node(&mut self) {
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
         let node = Node::start_with(&self.redis.url(), &arguments);
-        self.ports.lock().unwrap().push(node.port());
+        let mut ports = self.ports.lock().unwrap();
+        ports.push(node.port());
+        if let Some(guests) = &mut self.guests {
+            guests.know(&ports);
+        }
+        drop(ports);
         self.nodes.push(node);
+    }
+
+    /// Kills the oldest node; another one takes its place.
+    pub(super) fn replace_node(&mut self) {
+        self.nodes.remove(0).kill9();
+        self.ports.lock().unwrap().remove(0);
+        self.add_node();
     }
 
     /// So many clients of a kind that stay, or that come and go.
@@ -150,12 +175,31 @@ impl World {
         }
     }
 
-    /// The usual crowd: clients of every kind, two of which come and go, all in the room already.
+    /// The published clients of every protocol. They take a while to come, and to see that a node is
+    /// gone, on a machine that has other things to do.
+    pub(super) fn guests(&mut self) {
+        self.healing = PATIENCE;
+        let ports = self.ports.lock().unwrap().clone();
+        let (guests, clients) = Guests::start(ROOM, &ports);
+        self.guests = Some(guests);
+        self.clients.extend(clients);
+    }
+
+    /// An entry before anybody comes. Who has none, not even one to begin after, lacks nothing of a
+    /// stream that is begun anew.
+    pub(super) fn begin(&self) {
+        self.redis.cli(&["XADD", ROOM, "*", "message", "first"]);
+    }
+
+    /// The usual crowd: clients of every kind, two of which come and go, and the published ones, all in
+    /// the room already.
     pub(super) async fn crowd(&mut self) {
+        self.begin();
         self.clients(Kind::Json, 8, None);
         self.clients(Kind::Json, 2, Some(Duration::from_millis(300)));
         self.clients(Kind::Sse, 2, None);
         self.clients(Kind::Raw, 2, None);
+        self.guests();
         self.all_joined().await;
     }
 
@@ -196,9 +240,19 @@ impl World {
         what: &str,
         holds: impl Fn(&Client) -> bool,
     ) -> impl Future<Output = ()> {
+        self.every_within(self.healing, what, holds)
+    }
+
+    #[track_caller]
+    fn every_within(
+        &self,
+        within: Duration,
+        what: &str,
+        holds: impl Fn(&Client) -> bool,
+    ) -> impl Future<Output = ()> {
         let caller = std::panic::Location::caller();
         async move {
-            let deadline = Instant::now() + HEALING;
+            let deadline = Instant::now() + within;
             loop {
                 let behind = self.clients.iter().filter(|client| !holds(client));
                 let behind: Vec<_> = behind.collect();
@@ -217,7 +271,8 @@ impl World {
     }
 
     pub(super) async fn all_joined(&self) {
-        self.every("is in the room", Client::joined).await;
+        self.every_within(PATIENCE, "is in the room", Client::joined)
+            .await;
     }
 
     /// Waits until so many more publishes are acknowledged.
@@ -256,14 +311,17 @@ impl World {
         for task in self.client_tasks.drain(..) {
             timeout(PATIENCE, task).await.expect("clients end").unwrap();
         }
+        if let Some(guests) = &mut self.guests {
+            guests.end();
+        }
+        for client in &self.clients {
+            let (name, wrong) = (&client.name, &client.seen().wrong);
+            assert!(wrong.is_empty(), "seed {}: {name}: {wrong:?}", self.seed);
+        }
         let run = self.run(end, lost);
         let entries = run.rooms[ROOM].entries.len();
         let got: usize = run.clients.iter().map(|client| client.events.len()).sum();
-        let connections: usize = self
-            .clients
-            .iter()
-            .map(|client| client.connections.load(Ordering::Relaxed))
-            .sum();
+        let connections: usize = self.clients.iter().map(|client| client.connections()).sum();
         eprintln!(
             "{entries} entries, {got} events, {connections} connections, {} publishes, slowest {slowest:?}, errors {:?}",
             run.publishes.len(),
@@ -274,7 +332,7 @@ impl World {
 
     /// Adds entries until every client has come to the newest.
     async fn reach_the_end(&self) -> EntryId {
-        let deadline = Instant::now() + HEALING;
+        let deadline = Instant::now() + self.healing;
         let raw = |client: &Client| {
             let seen = client.seen();
             let last = seen.stays.last().and_then(|stay| stay.last()).cloned();
@@ -431,6 +489,7 @@ fn with_ids(stay: &[RawEvent], known: &HashMap<Bytes, EntryId>, lost: Lost) -> V
 
 /// A client, as far as failures show it.
 fn told(client: &Client) -> String {
+    let gaps = client.gaps();
     let seen = client.seen();
     let newest = seen.events.iter().rev().take(3).collect::<Vec<_>>();
     let stay = seen
@@ -438,10 +497,11 @@ fn told(client: &Client) -> String {
         .last()
         .map(|stay| stay.iter().rev().take(2).collect::<Vec<_>>());
     format!(
-        "{}: at {:?}, {} connections, newest {newest:?} {stay:?}, errors {:?}",
+        "{}: at {:?}, {} connections, {:?} gaps, newest {newest:?} {stay:?}, errors {:?}",
         client.name,
         seen.cursor,
-        client.connections.load(Ordering::Relaxed),
+        client.connections(),
+        gaps,
         seen.errors.iter().rev().take(3).collect::<Vec<_>>(),
     )
 }

@@ -81,6 +81,22 @@ fn a_gap_is_told() {
     assert_only(&mut ann, "lobby");
 }
 
+/// What was told once is behind the client: later it lacks nothing.
+#[test]
+fn after_a_deletion() {
+    let (redis, [node]) = start::<1>(&[]);
+    node.publish("lobby", "before");
+    let (mut ann, _) = connect(&node.url(""), &LOBBY);
+    redis.cli(&["DEL", "lobby"]);
+    let gap = got(&ann, "tailcast:gap");
+    assert_eq!(gap["args"][0]["reason"], "deleted", "{gap}");
+    assert_eq!(cut(&mut ann)["recovered"], true);
+    node.publish("lobby", "anew");
+    assert_eq!(message(&ann, "broadcast_say")["text"], "anew");
+    assert_eq!(cut(&mut ann)["recovered"], true);
+    assert_only(&mut ann, "lobby");
+}
+
 /// The key is the nodes' own, in Redis, and so good after all of them were restarted.
 #[test]
 fn all_nodes_restarted() {
