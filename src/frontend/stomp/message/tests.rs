@@ -201,8 +201,11 @@ fn slowly(bytes: &[u8]) -> Vec<u8> {
         if !line.starts_with(b"content-length:") {
             text.extend_from_slice(line);
         }
+        // Nothing of the entry's own comes before it.
+        if line.starts_with(b"timestamp:") {
+            put_header(&mut text, "content-transfer-encoding", "base64");
+        }
     }
-    put_header(&mut text, "content-transfer-encoding", "base64");
     let body = &rest[1..rest.len() - 1];
     put_body(&mut text, STANDARD.encode(body).as_bytes());
     TEXT.put(&mut out, &text);
