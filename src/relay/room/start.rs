@@ -248,9 +248,17 @@ impl Room {
             let reason = match self.shared.log.state(&self.name).await? {
                 None => GapReason::Deleted,
                 Some(state) if state.last < id => GapReason::Rewound,
+                // Whether it's still the stream that this node follows shows once its tail is as far;
+                // a cursor set before might be told of a loss from before its time.
                 Some(_) if self.has_between(head, id).await? => {
-                    // Whether it's still the stream that this node follows shows once its tail is
-                    // as far; a cursor set before might be told of a loss from before its time.
+                    let _ = timeout(START_RETRY, self.moved()).await;
+                    continue;
+                }
+                // The ID may well be from before this stream was begun. If there is an entry to come
+                // to, the tail will, and tells what became of the others.
+                Some(state)
+                    if state.first.is_some() && page::lost_since(&state, id, head).is_some() =>
+                {
                     let _ = timeout(START_RETRY, self.moved()).await;
                     continue;
                 }
@@ -317,3 +325,6 @@ impl Room {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
