@@ -267,7 +267,10 @@ impl Polled {
             }
             self.carrier.close();
         }
-        if self.state.socketio.find(&self.key).is_some() {
+        // A node that drains takes no connections: only a socket that is there already can still come
+        // for the last words.
+        let is_reachable = reason != CloseReason::Drain || self.inner().is_probed;
+        if is_reachable && self.state.socketio.find(&self.key).is_some() {
             let _ = timeout(FAREWELL, self.left.notified()).await;
         }
         if self.has_moved() {
