@@ -198,7 +198,18 @@ fn greet(config: &Config) {
     if config.memory {
         eprintln!("  then:  curl -d 'hello' http://{address}/rooms/{room}");
     } else {
-        eprintln!("  then:  redis-cli XADD {key} '*' message hello");
+        let redis_cli = redis_cli(config);
+        eprintln!("  then:  {redis_cli} XADD {key} '*' message hello");
+    }
+}
+
+/// How one talks to that Redis, but for a password.
+fn redis_cli(config: &Config) -> String {
+    let url = config.redis.to_string();
+    match url.strip_prefix("unix://") {
+        _ if !config.redis_given => "redis-cli".to_owned(),
+        Some(path) => format!("redis-cli -s {}", path.split('?').next().unwrap_or(path)),
+        None => format!("redis-cli -u {url}"),
     }
 }
 
