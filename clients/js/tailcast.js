@@ -431,6 +431,10 @@ class Client extends Emitter {
   }
 
   _publish(target, message, { key, ephemeral = false, timeout } = {}) {
+    if (typeof message !== 'string' && (message === null || typeof message !== 'object' || Array.isArray(message))) {
+      const text = 'a message is text, or an object of fields, as {text: "hello"}; a value is text, or {base64: "…"}'
+      return Promise.reject(new RefusedError('bad_request', text))
+    }
     const content = typeof message === 'string' ? { message } : { fields: message }
     const frame = { type: 'publish', ...target, ...content }
     if (ephemeral) {

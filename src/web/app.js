@@ -11,12 +11,15 @@ import { go, here, isHere, onPlace, start } from './place.js'
 import { Reactions } from './reactions.js'
 import { Rooms } from './rooms.js'
 import { base, enter, forget } from './session.js'
-import { linked, spell } from './text.js'
+import { linked, quoted, spell } from './text.js'
 import { Timeline } from './timeline.js'
 
 /** Entries that a room begins with, and that scrolling up loads at a time. */
 const FIRST = 50
 const MORE = 50
+
+/** What comes so soon after coming in was there before, in ms. */
+const REPLAY = 500
 
 const ALL_RIGHTS = ['subscribe', 'publish', 'history', 'presence', 'moderate', 'announce']
 const LEADERS = new Set(['host', 'cohost', 'moderator'])
@@ -43,7 +46,7 @@ const { closeDrawers } = setUpDrawers()
 const rooms = new Rooms({ client, me, inbox, onTopic: (name, topic) => isHere({ kind: 'room', name }) && showTopic(topic) })
 const moderation = new Moderation({ me, room: () => room, rights: () => rights, write: (user) => go({ kind: 'dm', name: user }) })
 const people = new People({ me, onPick: (user, anchor) => moderation.aboutUser(user, anchor) })
-const messages = new MessageList({ me, onMenu: (item, anchor) => moderation.aboutMessage(item, anchor) })
+const messages = new MessageList({ me, name: who.name ?? null, onMenu: (item, anchor) => moderation.aboutMessage(item, anchor) })
 const reactions = new Reactions((reaction) => {
   try {
     room?.react(reaction)
@@ -94,7 +97,7 @@ async function arrive(place) {
   byId('middle').classList.remove('is-refused')
   byId('messages').hidden = false
   for (const id of ['role', 'closed', 'slow', 'room-menu']) byId(id).hidden = true
-  messages.showRoles(new Map())
+  messages.showPeople(new Map())
   showTopic('')
   const sign = place.kind === 'dm' ? avatar(place.name, 'small') : h('span', { class: 'hash', 'aria-hidden': 'true' }, '#')
   byId('room-title').replaceChildren(sign, h('span', { class: 'title-text' }, place.name))
@@ -110,6 +113,7 @@ async function arrive(place) {
 function arriveAtTalk(user) {
   if (!inbox) return refuse('You have no name here', 'Only who is known by name has conversations.')
   talk = inbox.talk(user)
+  talk.timeline.news = inbox.news(talk)
   // Anybody's name is a place to write to, and nobody's is a promise that they read it.
   showTopic('Only the two of you read this.')
   people.hide()
@@ -119,7 +123,7 @@ function arriveAtTalk(user) {
   messages.show(talk.timeline, `You and ${user}`, () =>
     opened.isNew || opened.timeline.items.length === 0
       ? `This is the beginning of your conversation with ${user}.`
-      : `Your conversation with ${user} begins here; nothing older is kept.`,
+      : `Your conversation with ${user}, as far back as it goes.`,
   )
 }
 
@@ -130,10 +134,13 @@ async function arriveInRoom(place) {
   rooms.visit(place.name)
   showTopic(rooms.topicOf(place.name) ?? '')
   const timeline = new Timeline(me, olderIn(place.name))
+  const readTo = rooms.lastRead(place.name)
+  timeline.news = readTo && { after: readTo, upTo: null }
   messages.show(timeline, `# ${place.name}`)
   await readRights(place.name)
   if (!isHere(place)) return
-  byId('role').hidden = !role
+  // Where anybody is believed, everybody is host: that says nothing.
+  byId('role').hidden = !role || who.auth === 'none'
   byId('role').textContent = role ?? ''
   byId('role').className = `chip ${role ?? ''}`
   byId('room-menu').hidden = !rights.has('moderate') && !rights.has('announce')
@@ -154,7 +161,9 @@ function joinRoom(place, timeline, options) {
   room.timeline = timeline
   timeline.hasOlder = options.from !== 'now'
   let times = 0
+  let isReplay = true
   room.on('entry', (entry) => {
+    if (isReplay && timeline.news) timeline.news.upTo = entry.id
     timeline.append(entry)
     onNew(entry)
   })
@@ -165,7 +174,7 @@ function joinRoom(place, timeline, options) {
   room.on('deleted', ({ id }) => timeline.remove([id]))
   room.on('presence', (presence) => {
     people.show(presence)
-    messages.showRoles(presence.members)
+    messages.showPeople(presence.members)
     rooms.count(place.name, presence.count)
   })
   room.on('reactions', (told) => reactions.show(told))
@@ -179,8 +188,11 @@ function joinRoom(place, timeline, options) {
       times += 1
       kept.write(LAST_ROOM, place.name)
       seen()
-      if (times === 1) onFirst(joined, timeline)
-      else if (rights.has('history')) forgetDeleted(joined, timeline)
+      if (times === 1) {
+        onFirst(joined, timeline)
+        // What is replayed comes at once; nobody says where it ends.
+        setTimeout(() => (isReplay = false), REPLAY)
+      } else if (rights.has('history')) forgetDeleted(joined, timeline)
     }
     // Where the whole client was sent away, the page says so.
     if (state !== 'refused' || room !== joined || client.state === 'closed') return
@@ -342,7 +354,7 @@ function refuse(title, text) {
   const box = byId('refused')
   box.hidden = false
   const sentence = text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? '' : '.')
-  box.replaceChildren(icon('lock'), h('h2', {}, title), h('p', {}, sentence))
+  box.replaceChildren(icon('lock'), h('h2', {}, title), h('p', {}, ...quoted(sentence)))
   byId('middle').classList.add('is-refused')
   composer.block(title)
   for (const id of ['role', 'room-menu', 'reactions']) byId(id).hidden = true
@@ -350,17 +362,24 @@ function refuse(title, text) {
 }
 
 let troubled
+const offline = offlineBanner()
 
 function onConnection({ state, retryMs, error }) {
   const pill = byId('connection')
   const live = state === 'open'
   pill.dataset.state = state
-  pill.textContent = live ? 'Live' : state === 'closed' ? 'Closed' : 'Connecting…'
-  clearTimeout(troubled)
-  if (live || state === 'idle') {
-    banners.delete('connection')
-    return showBanners()
+  const say = () => {
+    const isAway = banners.has('connection')
+    pill.textContent = live ? 'Live' : state === 'closed' ? 'Closed' : isAway ? 'Offline' : 'Connecting…'
+    // Who has come and gone since, nobody tells.
+    byId('app').classList.toggle('is-offline', isAway)
+    people.offline(isAway)
+    showBanners()
   }
+  clearTimeout(troubled)
+  if (state !== 'waiting' && state !== 'connecting') banners.delete('connection')
+  say()
+  if (live || state === 'idle') return
   if (state === 'closed' && error) {
     if (error.code === 'unauthenticated' && who.accounts) return location.reload()
     const [title, text] =
@@ -370,15 +389,20 @@ function onConnection({ state, retryMs, error }) {
   // Most are over before one could read it.
   if (state === 'waiting') {
     const until = Date.now() + retryMs
-    const delay = banners.has('connection') ? 0 : 700
     const show = () => {
-      const left = Math.max(1, Math.ceil((until - Date.now()) / 1000))
-      const again = h('button', { type: 'button', class: 'link', onclick: () => client.reconnect() }, 'Try now')
-      const text = `No connection; trying again in ${left} s. What you write is sent then.`
-      banners.set('connection', h('div', { class: 'banner bad', role: 'status' }, h('span', { class: 'spinner' }), h('div', { class: 'banner-body' }, text), again))
-      showBanners()
+      offline.left.textContent = `trying again in ${Math.max(1, Math.ceil((until - Date.now()) / 1000))} s`
+      banners.set('connection', offline.banner)
+      say()
       troubled = setTimeout(show, 1_000)
     }
-    troubled = setTimeout(show, delay)
-  }
+    troubled = setTimeout(show, banners.has('connection') ? 0 : 700)
+  } else offline.left.textContent = 'trying now'
+}
+
+/** What is said without a connection. One element, so that its button keeps the focus; nobody counts seconds aloud. */
+function offlineBanner() {
+  const left = h('span', { 'aria-hidden': 'true' })
+  const again = h('button', { type: 'button', class: 'link', onclick: () => client.reconnect() }, 'Try now')
+  const text = h('div', { class: 'banner-body' }, 'No connection; ', left, '. What you write is sent when there is one.')
+  return { left, banner: h('div', { class: 'banner bad', role: 'status' }, h('span', { class: 'spinner' }), text, again) }
 }

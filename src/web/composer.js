@@ -15,6 +15,7 @@ export class Composer {
   #place = null
   #blocked = null
   #silenced = null
+  #isTooLong = false
   #waitUntil = new Map()
   #timer
   #onSend
@@ -33,7 +34,10 @@ export class Composer {
       event.preventDefault()
       this.#submit()
     })
-    this.#text.addEventListener('input', () => this.#show())
+    this.#text.addEventListener('input', () => {
+      this.#isTooLong = false
+      this.#show()
+    })
   }
 
   /** Writes for another place now. */
@@ -44,6 +48,7 @@ export class Composer {
     this.#text.placeholder = label
     byId('composer-label').textContent = label
     this.#silenced = null
+    this.#isTooLong = false
     this.block(null)
   }
 
@@ -74,8 +79,8 @@ export class Composer {
     const text = this.#text.value.trim()
     if (!text || this.#blocked || this.#left() > 0) return
     if (encoder.encode(text).length > BYTES_MAX) {
-      this.#note.textContent = 'This is too long for one message.'
-      return
+      this.#isTooLong = true
+      return this.#show()
     }
     this.#text.value = ''
     this.#show()
@@ -90,7 +95,11 @@ export class Composer {
     const counts = left > 0 && !this.#silenced
     this.#send.replaceChildren(counts ? h('span', { class: 'countdown' }, String(left)) : icon('send'))
     this.#send.setAttribute('aria-label', counts ? `Send, in ${left} s` : 'Send')
-    const note = this.#blocked ?? this.#silenced ?? (left > 0 ? `Slow mode: the next message can go in ${spell(left)}.` : '')
+    this.#note.classList.toggle('bad', this.#isTooLong)
+    this.#note.setAttribute('role', this.#isTooLong ? 'alert' : 'status')
+    this.#text.setAttribute('aria-invalid', String(this.#isTooLong))
+    const tooLong = this.#isTooLong ? 'This is too long for one message: send it in parts.' : null
+    const note = tooLong ?? this.#blocked ?? this.#silenced ?? (left > 0 ? `Slow mode: the next message can go in ${spell(left)}.` : '')
     // Each second would be read aloud otherwise.
     if (counts && this.#note.textContent.startsWith('Slow mode')) this.#note.setAttribute('aria-live', 'off')
     else this.#note.removeAttribute('aria-live')

@@ -55,6 +55,11 @@ export class Inbox {
     return talk
   }
 
+  /** What is unread of a conversation, as its timeline has it. */
+  news({ user, unread, timeline }) {
+    return unread > 0 ? { after: this.#read.last(user) ?? '0-0', upTo: timeline.newest } : null
+  }
+
   /** It was read to its end. */
   read(talk) {
     const { newest } = talk.timeline

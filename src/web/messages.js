@@ -1,9 +1,10 @@
 // The list of messages: groups, days, gaps, and where one has scrolled to.
+import { compareIds } from './tailcast.js'
 import { arrange, avatar, badge, byId, h, icon } from './dom.js'
 import { clockTime, dayKey, dayName, fullTime, linked, relativeTime } from './text.js'
 
 /** Messages of one user this close together are one group. */
-const GROUP_MS = 5 * 60_000
+const GROUP_MS = 2 * 60_000
 
 /** So far from the end still counts as being there, in pixels. */
 const NEAR = 80
@@ -34,17 +35,20 @@ export class MessageList {
   #nodes = new WeakMap()
   #days = new Map()
   #roles = new Map()
+  #names = new Map()
   #sticks = true
   #beginning
   #unseen = 0
   #drawing = false
   #pausedUntil = 0
   #begin = h('li', { class: 'begin' })
+  #news = h('li', { class: 'news' }, h('span', {}, 'New messages'))
   #loading = h('li', { class: 'loading', 'aria-label': 'Loading older messages' }, h('span', { class: 'spinner' }))
 
-  /** `onMenu(item, anchor)` opens what can be done with a message. */
-  constructor({ me, onMenu }) {
+  /** `name` is how oneself is shown; `onMenu(item, anchor)` opens what can be done with a message. */
+  constructor({ me, name, onMenu }) {
     this.#me = me
+    if (me && name) this.#names.set(me, name)
     this.#onMenu = onMenu
     this.#box.addEventListener('scroll', () => this.#onScroll(), { passive: true })
     this.#box.addEventListener('keydown', (event) => this.#onKey(event))
@@ -54,7 +58,7 @@ export class MessageList {
   }
 
   /** Shows a timeline; `title` is what its beginning says, and `beginning(isEmpty)` the text below that. */
-  show(timeline, title, beginning = (isEmpty) => (isEmpty ? 'Nobody has said anything yet.' : 'Nothing older is kept.')) {
+  show(timeline, title, beginning = (isEmpty) => (isEmpty ? 'Nobody has said anything yet.' : 'This is as far back as it goes.')) {
     this.#beginning = beginning
     this.#timeline?.onChange(() => {})
     this.#timeline = timeline
@@ -70,13 +74,20 @@ export class MessageList {
     this.#draw()
   }
 
-  /** Shows beside the authors what they are in the room, of those who are known to be here. */
-  showRoles(members) {
+  /** Shows the authors by their names, and what they are in the room, of those who are known to be here. */
+  showPeople(members) {
     const leading = [...members.values()].filter(({ role }) => role)
+    const named = [...members.values()].filter(({ user, name }) => (this.#names.get(user) ?? null) !== name)
     const isSame = leading.length === this.#roles.size && leading.every(({ user, role }) => this.#roles.get(user) === role)
-    if (isSame) return
+    if (isSame && named.length === 0) return
     this.#roles = new Map(leading.map(({ user, role }) => [user, role]))
+    // Who has left is still called so.
+    for (const { user, name } of named) this.#names.set(user, name)
     this.#drawSoon()
+  }
+
+  #nameOf(user) {
+    return this.#names.get(user) ?? user
   }
 
   toEnd() {
@@ -96,7 +107,7 @@ export class MessageList {
     // What is replayed on coming in was said long ago.
     if (Date.now() - item.time > 20_000) return
     const said = byId('said')
-    said.append(h('p', { data: { id: item.id } }, `${item.user ?? 'Somebody'}: ${item.text}`))
+    said.append(h('p', { data: { id: item.id } }, `${this.#nameOf(item.user) ?? 'Somebody'}: ${item.text}`))
     while (said.childElementCount > 5) said.firstChild.remove()
     if (!this.#sticks) this.#unseen += 1
   }
@@ -126,12 +137,14 @@ export class MessageList {
       children.push(this.#begin)
     }
     let before = null
+    const firstNew = this.#firstNew()
     for (const item of [...timeline.items, ...timeline.pending]) {
       const day = dayKey(item.time)
       const isNewDay = item.kind !== 'gap' && day !== before?.day
       if (isNewDay) children.push(this.#day(day, item.time))
+      if (item === firstNew) children.push(this.#news)
       const follows =
-        !isNewDay && before?.kind === 'message' && item.kind === 'message' && before.user === item.user && item.time - before.time < GROUP_MS
+        !isNewDay && item !== firstNew && before?.kind === 'message' && item.kind === 'message' && before.user === item.user && item.time - before.time < GROUP_MS
       const node = this.#node(item)
       node.classList.toggle('follows', follows)
       children.push(node)
@@ -147,6 +160,15 @@ export class MessageList {
     for (const line of [...byId('said').children]) if (!timeline.has(line.dataset.id)) line.remove()
     this.#showBelow()
     this.#fill()
+  }
+
+  /** The first message of another's that was new on coming in; null if there is none, or if that is further back. */
+  #firstNew() {
+    const { news, items, oldest, hasOlder } = this.#timeline
+    if (!news?.upTo || (hasOlder && compareIds(oldest, news.after) > 0)) return null
+    const isNew = ({ id, kind, user }) =>
+      kind === 'message' && user !== this.#me && compareIds(id, news.after) > 0 && compareIds(id, news.upTo) <= 0
+    return items.find(isNew) ?? null
   }
 
   /** What had the focus is gone: what is in its place now has it. */
@@ -213,10 +235,17 @@ export class MessageList {
   #node(item) {
     const node = this.#made(item)
     const role = this.#roles.get(item.user) ?? null
+    const name = this.#nameOf(item.user)
+    if (item.kind === 'message' && node.shownName !== name) {
+      node.querySelector('.name').textContent = name ?? 'anonymous'
+      // Anybody may be shown as anything: the user's own name stays beside it.
+      node.querySelector('.handle').textContent = name === item.user ? '' : item.user
+      node.shownName = name
+    }
     if (item.kind === 'message' && node.shownRole !== role) {
       node.querySelector('.badge')?.remove()
       const mark = badge(role)
-      if (mark) node.querySelector('.name').after(mark)
+      if (mark) node.querySelector('.handle').after(mark)
       node.shownRole = role
     }
     return node
@@ -230,6 +259,7 @@ export class MessageList {
     made.shownState = item.state
     made.shownId = item.id
     made.shownRole = null
+    made.shownName = undefined
     const hadFocus = node?.contains(document.activeElement)
     if (node?.isConnected) node.replaceWith(made)
     if (hadFocus) made.focus({ preventScroll: true })
@@ -258,7 +288,7 @@ export class MessageList {
       h(
         'div',
         { class: 'body' },
-        h('p', { class: 'head' }, h('strong', { class: 'name', title: item.user }, item.user ?? 'anonymous'), isOwn && h('span', { class: 'you' }, 'you'), time),
+        h('p', { class: 'head' }, h('strong', { class: 'name', title: item.user }), h('span', { class: 'handle' }), isOwn && h('span', { class: 'you' }, 'you'), time),
         h('p', { class: 'text' }, ...linked(item.text)),
         this.#fate(item),
       ),

@@ -10,6 +10,8 @@ export class People {
   #nodes = new Map()
   #me
   #onPick
+  #here = 0
+  #isOffline = false
 
   /** `onPick(user, anchor)` opens what can be done about a user. */
   constructor({ me, onPick }) {
@@ -32,6 +34,13 @@ export class People {
     this.#count(count)
   }
 
+  /** Whether there is no connection: then it's only known who was here. */
+  offline(isOffline) {
+    if (this.#isOffline === isOffline) return
+    this.#isOffline = isOffline
+    this.#title()
+  }
+
   /** A conversation has no list of people. */
   hide() {
     arrange(byId('people'), [])
@@ -42,8 +51,13 @@ export class People {
     const button = byId('people-open')
     button.hidden = false
     button.replaceChildren(icon('people'), h('span', {}, String(count)))
-    button.setAttribute('aria-label', `${count} here`)
-    byId('people-title').textContent = `Who is here · ${count}`
+    this.#here = count
+    this.#title()
+  }
+
+  #title() {
+    byId('people-open').setAttribute('aria-label', this.#isOffline ? `${this.#here} were here` : `${this.#here} here`)
+    byId('people-title').textContent = `Who ${this.#isOffline ? 'was' : 'is'} here · ${this.#here}`
   }
 
   #node({ user, name, role }) {

@@ -83,6 +83,11 @@ export class Rooms {
     return rooms.reduce((best, room) => (best && compareIds(best.last, room.last) >= 0 ? best : room), null)?.room ?? null
   }
 
+  /** How far it was read: an ID, or null. */
+  lastRead(name) {
+    return this.#seen.last(name)
+  }
+
   /** It was read so far. */
   readTo(name, id) {
     this.#seen.to(name, id)

@@ -34,6 +34,11 @@ export class Seen {
     return this.#ids.has(name)
   }
 
+  /** The last ID of it that was seen; null if there is none. */
+  last(name) {
+    return this.#ids.get(name) ?? null
+  }
+
   /** Whether an entry is newer than all that was seen of it. */
   isNew(name, id) {
     const last = this.#ids.get(name)

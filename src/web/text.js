@@ -20,6 +20,9 @@ export function linked(text) {
   return nodes.filter((node) => node !== '')
 }
 
+/** Text in which what is between backticks is code, as nodes. */
+export const quoted = (text) => text.split('`').map((part, at) => (at % 2 ? h('code', {}, part) : part))
+
 const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' })
 const day = new Intl.DateTimeFormat(undefined, { weekday: 'long', day: 'numeric', month: 'long' })
 const dayWithYear = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'long', year: 'numeric' })

@@ -23,6 +23,8 @@ export class Timeline {
   isLoading = false
   /** Whether there can be something older though nothing has come yet. */
   looksBack = false
+  /** What was new on coming in: `{after, upTo}`, IDs; null if that is nothing, or not known. */
+  news = null
 
   #me
   #ids = new Map()

@@ -31,6 +31,11 @@ await run(async (open) => {
   await write(bob, 'hello alice')
   await stored(alice, 'hello alice')
   await until('her name is shown', async () => /Alice Liddell/.test(await bob.locator('#people').textContent()))
+  // One name for one person, with the one they log in with.
+  await write(alice, 'hello bob')
+  await stored(bob, 'hello bob')
+  const author = (page) => page.locator('.message', { hasText: 'hello bob' }).locator('.name, .handle').allTextContents()
+  for (const page of [alice, bob]) await until('she is named', async () => (await author(page)).join() === 'Alice Liddell,alice')
   step('two of them')
 
   // To one alone, by accounts, and there after logging in again.
@@ -57,7 +62,7 @@ await run(async (open) => {
   assert.equal(await carol.locator('#composer-login').textContent(), 'Log in to write')
   await write(alice, 'news for all')
   await stored(carol, 'news for all')
-  assert.deepEqual(await shown(carol), ['hello alice', 'news for all'])
+  assert.deepEqual(await shown(carol), ['hello alice', 'hello bob', 'news for all'])
   await carol.locator('#composer-login').click()
   await carol.locator('#door-user').waitFor()
 }, [/status of 40[019]/])

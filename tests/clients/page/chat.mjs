@@ -1,6 +1,6 @@
 // Two people chat, one of them new here: the door, names, acknowledgement, links, drafts, keys, the theme.
 import assert from 'node:assert/strict'
-import { live, publish, run, shown, step, stored, until, write } from './browser.mjs'
+import { live, pale, publish, run, shown, step, stored, until, write } from './browser.mjs'
 
 await run(async (open) => {
   const alice = await open(null, { path: '/' })
@@ -10,7 +10,7 @@ await run(async (open) => {
   await alice.keyboard.press('Enter')
   await live(alice)
   // No room has anything yet: it's the node's own.
-  assert.match(alice.url(), /\?room=mystream$/)
+  await until('a room is entered', () => /\?room=mystream$/.test(alice.url()))
   await alice.goto(alice.url().replace('mystream', 'lobby'))
   await live(alice)
   const bob = await open('bob')
@@ -28,6 +28,8 @@ await run(async (open) => {
   assert.deepEqual(await shown(bob), ['hello bob', 'hello alice'])
   assert.equal(await alice.locator('.message.own').count(), 1)
   assert.match(await alice.locator('#said').textContent(), /bob: hello alice/)
+  // Whoever says who they are is host of every room: that is no news.
+  assert.equal(await alice.locator('#role').isVisible(), false)
   step('they chat')
 
   // What strangers write is text, and never more.
@@ -53,6 +55,14 @@ await run(async (open) => {
   await stored(bob, 'two')
   assert.equal((await shown(bob)).at(-1), 'one\ntwo')
   assert.equal(await text.inputValue(), '')
+  await write(alice, 'long '.repeat(13_000))
+  const note = alice.locator('#composer-note[role="alert"]')
+  await until('it is too long', async () => /too long/.test(await note.textContent()))
+  assert.equal(await text.getAttribute('aria-invalid'), 'true')
+  assert.deepEqual(await pale(alice), [])
+  await text.fill('')
+  assert.equal(await note.count(), 0)
+  assert.equal(await alice.locator('#composer-note').textContent(), '')
   step('Enter and Shift+Enter')
 
   // Many at once keep their order, and none is doubled by its own echo.
@@ -90,6 +100,8 @@ await run(async (open) => {
   assert.deepEqual(await only(alice), quick)
   await alice.goto(alice.url().replace('lobby', 'tailcast:rooms'))
   await until('there is no such room', async () => /no such room/.test(await alice.locator('#refused').textContent()))
+  assert.equal(await alice.locator('#refused code').textContent(), 'tailcast:')
+  assert.equal(await alice.locator('#connection').isVisible(), false)
   await alice.goBack()
   await stored(alice, 'quick 29')
   await alice.evaluate(() => history.pushState(null, '', '?room=tailcast:x'))

@@ -29,6 +29,9 @@ await run(async (open) => {
     // Written into the void; sent when there is a node again.
     await write(pages[0], `meanwhile ${round}`)
     await pages[0].locator('.banner.bad').waitFor()
+    // Nothing on the page says otherwise.
+    const said = () => pages[0].locator('#connection, #people-title').allTextContents()
+    assert.match((await said()).join(), /^Offline,Who was here · \d$/)
     assert.equal(await pages[0].locator('.message.pending', { hasText: `meanwhile ${round}` }).count(), 1)
     print({ event: 'restart' })
     await told()
@@ -37,6 +40,7 @@ await run(async (open) => {
       await stored(page, `meanwhile ${round}`)
     }
     await pages[0].locator('.banner.bad').waitFor({ state: 'detached' })
+    assert.match((await said()).join(), /^Live,Who is here · \d$/)
   }
   isOver = true
   await publishing

@@ -54,7 +54,17 @@ await run(async (open) => {
   await tab.goto(`${base}/?room=harbour`)
   await stored(tab, 'wave 7')
   await marked(page, 'harbour', '')
+  // A line is above the first that was new on coming in, and above nothing that comes now, or next time.
+  const below = tab.locator('#list > .news + .message .text')
+  await until('the line is there', async () => (await below.allTextContents()).join() === 'land')
+  await publish('harbour', 'right now', 'ann')
+  await stored(tab, 'right now')
+  assert.equal(await below.textContent(), 'land')
+  await tab.reload()
+  await stored(tab, 'right now')
+  assert.equal(await tab.locator('#list > .news').count(), 0)
   await tab.close()
+  await marked(page, 'harbour', '')
   step('read in another tab')
 
   await publish('harbour', 'once more', 'ann')
