@@ -153,6 +153,25 @@ fn put_out_of_one_room() {
     );
 }
 
+/// A misspelt option would be lost without a word. What is said is an application's own object.
+#[test]
+fn options_that_there_are_not() {
+    let (_redis, [node]) = start::<1>(&[]);
+    let mut session = Polls::open(&node);
+    session.bring("40{\"room\":\"r\"}");
+    session.until("40{");
+    session.bring("420[\"publish\",\"r\",{\"a\":\"1\"},{\"kee\":\"1\"}]");
+    let refused = session.until("430[");
+    assert!(
+        refused.contains("\"bad_request\"") && refused.contains("`kee`"),
+        "{refused}"
+    );
+    session.bring("421[\"publish\",\"r\",{\"a\":\"1\"},{\"key\":\"1\"}]");
+    session.until("431[\"");
+    session.bring("422[\"say\",{\"text\":\"x\",\"kee\":\"1\"}]");
+    session.until("432[\"");
+}
+
 /// Answers to what nobody asked mean nothing.
 #[tokio::test]
 async fn answers_that_nobody_asked_for() {
