@@ -146,7 +146,9 @@ impl Client {
             .ok_or_else(|| bad("name a room"))?;
         if let Some(name) = username {
             space.username = Some(name.as_str().into());
-            space.lane.with(|stamp| stamp.place.name = Some(name.into()));
+            space
+                .lane
+                .with(|stamp| stamp.place.name = Some(name.into()));
         }
         if let Some(head) = space.lane.with(|stamp| stamp.head(&room)) {
             // It's there already; from now on that is where it speaks.
