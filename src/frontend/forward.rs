@@ -50,9 +50,12 @@ pub(crate) enum ForwardError {
     /// It said something that is no answer.
     #[error("the node did not answer: {0}")]
     Http(#[from] hyper::Error),
-    /// The body is too large, or broke off.
+    /// The client's body is too large, or broke off: the other node was not asked.
     #[error("the body could not be read: {0}")]
-    Body(#[from] axum::Error),
+    Body(axum::Error),
+    /// What it answered is too large, or broke off.
+    #[error("the node's answer could not be read: {0}")]
+    Answer(axum::Error),
     /// The request can't be written.
     #[error("the request can't be written: {0}")]
     Request(#[from] axum::http::Error),
@@ -95,7 +98,8 @@ struct Way {
 impl Hop {
     /// Passes a request on. Dropped before it's answered, it's dropped at the other node as well.
     pub(crate) async fn request(self, parts: Parts, body: Body) -> Result<Response, ForwardError> {
-        let body = to_bytes(body, self.max_body).await?;
+        let body = to_bytes(body, self.max_body).await;
+        let body = body.map_err(ForwardError::Body)?;
         let mut request = self.rewritten(&parts, body)?;
         for name in &HOP_BY_HOP {
             request.headers_mut().remove(name);
@@ -108,7 +112,8 @@ impl Hop {
         let (answer, way) = answer.map_err(|_| self.too_slow())??;
         let (mut head, body) = answer.into_parts();
         let body = timeout(self.patience, to_bytes(Body::new(body), ANSWER_MAX));
-        let body = body.await.map_err(|_| self.too_slow())??;
+        let body = body.await.map_err(|_| self.too_slow())?;
+        let body = body.map_err(ForwardError::Answer)?;
         self.idle.keep(self.address, way);
         for name in &HOP_BY_HOP {
             head.headers.remove(name);

@@ -37,7 +37,7 @@ pub(super) struct Asked {
 /// Why not: a code for programs and a sentence for people.
 type Refused = (&'static str, String);
 
-/// The argument of `join`: a room, or this.
+/// The argument of `join`: a room, or this. Other members are an application's own.
 #[derive(Debug, Default, Deserialize)]
 struct JoinArg {
     room: Option<String>,
@@ -48,7 +48,7 @@ struct JoinArg {
     presence: bool,
 }
 
-/// The argument of `say`: a text, or this.
+/// The argument of `say`: a text, or this. Other members are an application's own.
 #[derive(Debug, Default, Deserialize)]
 struct SayArg {
     text: Option<String>,
@@ -57,8 +57,9 @@ struct SayArg {
     key: Option<String>,
 }
 
-/// The options of `publish`.
+/// The options of `publish`. A misspelt one would be lost without a word.
 #[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct PublishArg {
     key: Option<String>,
 }
@@ -401,8 +402,10 @@ fn published(args: &Args<'_>, max_fields: usize) -> Result<Entry, Refused> {
         }
     };
     let options = match args.raw(3) {
-        None => PublishArg::default(),
-        Some(_) => args.read(3).ok_or_else(|| bad(FORM))?,
+        // What has no value becomes null on its way.
+        None | Some("null") => PublishArg::default(),
+        Some(json) => serde_json::from_str(json)
+            .map_err(|error| bad(&format!("publish's options can't be taken: {error}")))?,
     };
     Ok(Entry {
         room,

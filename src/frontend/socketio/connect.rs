@@ -379,11 +379,14 @@ impl Space {
         if plan.rooms.is_empty() {
             opening.finish(Vec::new(), opening.joining().done.take());
         }
+        let is_of_connect = |wanted: &&Wanted| wanted.is_needed && !wanted.is_inbox;
+        let is_alone = plan.rooms.iter().filter(is_of_connect).count() == 1;
         for (at, wanted) in plan.rooms.into_iter().enumerate() {
             let join = Join {
                 from: wanted.from,
                 presence: plan.presence && !wanted.is_inbox,
-                is_home: wanted.is_needed,
+                // Put out of one of several, the client still has what it came for.
+                is_home: is_alone && is_of_connect(&&wanted),
             };
             let Wanted {
                 room, is_needed, ..

@@ -14,7 +14,7 @@ use super::client::Hello;
 use super::polling::{Polled, Rejected};
 use super::sid::Sid;
 use super::{Key, socket};
-use crate::frontend::forward::{self, Hop};
+use crate::frontend::forward::{self, ForwardError, Hop};
 use crate::frontend::websocket::{Handshake, frame};
 use crate::frontend::{
     ApiError, FrontendState, Run, check_long_lived, identify, query, takeover, wants_socket,
@@ -254,6 +254,11 @@ async fn pass_on(
     };
     passed.map_err(|error| {
         tracing::debug!(%error, process, "a request could not be passed on");
-        Refused::UnknownSession.into()
+        let refused = match error {
+            // The same as its own node says.
+            ForwardError::Body(_) => Refused::TooLarge,
+            _ => Refused::UnknownSession,
+        };
+        refused.into()
     })
 }

@@ -153,6 +153,55 @@ fn put_out_of_one_room() {
     );
 }
 
+/// A ban in one of the rooms of a connect ends none of the others.
+#[test]
+fn put_out_of_one_room_of_a_connect() {
+    let (_redis, [node]) = start::<1>(&JWT);
+    let ann = token("ann", "lobby=member,other=member", HOUR);
+    let auth = json!({"token": ann, "rooms": ["other", "lobby"]}).to_string();
+    let (mut ann, first) = connect(
+        &node.url(""),
+        &["--auth", &auth, "--transports", "websocket"],
+    );
+    ban_ann(&node);
+    let left = got(&ann, "tailcast:left");
+    assert_eq!(left["args"][0]["room"], "lobby", "{left}");
+    assert_eq!(left["args"][0]["code"], "banned", "{left}");
+    let rooms = until_rooms(&ann);
+    assert!(
+        rooms.get("lobby").is_none() && rooms.get("other").is_some(),
+        "{rooms}"
+    );
+    let said = super::ask(&mut ann, json!(["say", "here"]));
+    assert!(said.is_string(), "{said}");
+    let back = cut(&mut ann);
+    assert_eq!(
+        (&back["recovered"], &back["sid"]),
+        (&json!(true), &first["sid"])
+    );
+    let rooms = until_rooms(&ann);
+    assert!(rooms.get("lobby").is_none(), "{rooms}");
+}
+
+/// A misspelt option would be lost without a word. What is said is an application's own object.
+#[test]
+fn options_that_there_are_not() {
+    let (_redis, [node]) = start::<1>(&[]);
+    let mut session = Polls::open(&node);
+    session.bring("40{\"room\":\"r\"}");
+    session.until("40{");
+    session.bring("420[\"publish\",\"r\",{\"a\":\"1\"},{\"kee\":\"1\"}]");
+    let refused = session.until("430[");
+    assert!(
+        refused.contains("\"bad_request\"") && refused.contains("`kee`"),
+        "{refused}"
+    );
+    session.bring("421[\"publish\",\"r\",{\"a\":\"1\"},{\"key\":\"1\"}]");
+    session.until("431[\"");
+    session.bring("422[\"say\",{\"text\":\"x\",\"kee\":\"1\"}]");
+    session.until("432[\"");
+}
+
 /// Answers to what nobody asked mean nothing.
 #[tokio::test]
 async fn answers_that_nobody_asked_for() {

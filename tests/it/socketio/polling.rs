@@ -204,10 +204,18 @@ async fn silence_ends_a_session() {
     assert_eq!(node.get(&session).status, 400);
 }
 
+/// Whichever node a body comes to.
 #[test]
 fn bodies_have_a_limit() {
-    let (_redis, [node]) = start::<1>(&["--socketio-max-payload", "1KiB"]);
-    let session = open(&node);
-    let answer = node.request("POST", &session, &[], [b'4'; 1025]);
-    assert_eq!(answer.status, 413);
+    let (_redis, [one, other]) = start::<2>(&["--socketio-max-payload", "1KiB"]);
+    let session = open(&one);
+    for (node, name) in [(&one, "its own"), (&other, "another")] {
+        let answer = node.request("POST", &session, &[], [b'4'; 1025]);
+        let told = (answer.status, answer.text());
+        let large = "{\"code\":3,\"message\":\"Payload too large\"}";
+        assert_eq!(told, (413, large.to_owned()), "{name}");
+    }
+    // The session has come to no harm.
+    let brought = other.request("POST", &session, &[], "40{\"room\":\"r\"}");
+    assert_eq!(brought.status, 200);
 }
