@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::people::{HOUR, JWT, auth, ban_ann, host, token};
 use super::polling::Polls;
 use super::{connect, cut, got, start, until_rooms};
-use crate::harness::clients::Ws;
+use crate::harness::clients::{Program, Ws};
 use crate::harness::node::Node;
 use crate::harness::redis_server::RedisServer;
 use crate::harness::until;
@@ -124,25 +124,29 @@ fn an_offset_of_too_many_rooms() {
     );
 }
 
-/// Who was put out of one of several rooms is not in it any more, and misses nothing once they are back.
-#[test]
-fn put_out_of_one_room() {
+/// Is in the lobby and in another room, and is put out of the lobby alone: goes on in the other, and
+/// misses nothing once back.
+fn put_out_of_the_lobby(connect_with: Value, join: Option<&str>) {
     let (_redis, [node]) = start::<1>(&JWT);
     let ann = token("ann", "lobby=member,other=member", HOUR);
-    let auth = auth(&ann, json!({"room": "other"}));
+    let auth = auth(&ann, connect_with);
     let (mut ann, first) = connect(
         &node.url(""),
         &["--auth", &auth, "--transports", "websocket"],
     );
-    super::ask(&mut ann, json!(["join", "lobby"]));
+    if let Some(room) = join {
+        super::ask(&mut ann, json!(["join", room]));
+    }
     ban_ann(&node);
     let left = got(&ann, "tailcast:left");
     assert_eq!(left["args"][0]["room"], "lobby", "{left}");
-    let rooms = until_rooms(&ann);
-    assert!(
-        rooms.get("lobby").is_none() && rooms.get("other").is_some(),
-        "{rooms}"
-    );
+    assert_eq!(left["args"][0]["code"], "banned", "{left}");
+    let assert_elsewhere = |ann: &Program| {
+        let rooms = until_rooms(ann);
+        let is_in = |room: &str| rooms.get(room).is_some();
+        assert!(is_in("other") && !is_in("lobby"), "{rooms}");
+    };
+    assert_elsewhere(&ann);
     // It speaks where it still is.
     let said = super::ask(&mut ann, json!(["say", "here"]));
     assert!(said.is_string(), "{said}");
@@ -151,36 +155,17 @@ fn put_out_of_one_room() {
         (&back["recovered"], &back["sid"]),
         (&json!(true), &first["sid"])
     );
+    assert_elsewhere(&ann);
 }
 
-/// A ban in one of the rooms of a connect ends none of the others.
+#[test]
+fn put_out_of_a_room_joined_later() {
+    put_out_of_the_lobby(json!({"room": "other"}), Some("lobby"));
+}
+
 #[test]
 fn put_out_of_one_room_of_a_connect() {
-    let (_redis, [node]) = start::<1>(&JWT);
-    let ann = token("ann", "lobby=member,other=member", HOUR);
-    let auth = json!({"token": ann, "rooms": ["other", "lobby"]}).to_string();
-    let (mut ann, first) = connect(
-        &node.url(""),
-        &["--auth", &auth, "--transports", "websocket"],
-    );
-    ban_ann(&node);
-    let left = got(&ann, "tailcast:left");
-    assert_eq!(left["args"][0]["room"], "lobby", "{left}");
-    assert_eq!(left["args"][0]["code"], "banned", "{left}");
-    let rooms = until_rooms(&ann);
-    assert!(
-        rooms.get("lobby").is_none() && rooms.get("other").is_some(),
-        "{rooms}"
-    );
-    let said = super::ask(&mut ann, json!(["say", "here"]));
-    assert!(said.is_string(), "{said}");
-    let back = cut(&mut ann);
-    assert_eq!(
-        (&back["recovered"], &back["sid"]),
-        (&json!(true), &first["sid"])
-    );
-    let rooms = until_rooms(&ann);
-    assert!(rooms.get("lobby").is_none(), "{rooms}");
+    put_out_of_the_lobby(json!({"room": null, "rooms": ["other", "lobby"]}), None);
 }
 
 /// A misspelt option would be lost without a word. What is said is an application's own object.
