@@ -143,7 +143,8 @@ pub struct BenchArgs {
 
     /// What it speaks: raw, json, sse, socketio, stomp, sockjs, or of other servers
     /// socketio-adapter or nats. Several between commas, or all that tailcast speaks with `all`,
-    /// make a table: memory per idle socket (of five times as many), CPU per delivery and latency, beside the first
+    /// make a table: memory per idle socket (of five times as many), CPU per delivery and latency,
+    /// beside the first
     #[arg(long, default_value = "raw")]
     pub proto: Protos,
 
