@@ -11,8 +11,7 @@ use crate::harness::http::Response;
 use crate::harness::node::Node;
 use crate::harness::redis_server::RedisServer;
 use crate::harness::until;
-
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+use crate::stomp::rules::{SECRET, token_for};
 
 const FORM: [(&str, &str); 1] = [("content-type", "text/plain")];
 
@@ -209,20 +208,10 @@ fn whose_it_is() {
     );
 }
 
-fn token(user: &str, time: &str) -> String {
-    let made = std::process::Command::new(env!("CARGO_BIN_EXE_tailcast"))
-        .args(["token", "--jwt-secret", SECRET, "--user", user])
-        .args(["--room", "*=member", "--ttl", time])
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{made:?}");
-    String::from_utf8(made.stdout).unwrap().trim().to_owned()
-}
-
 #[test]
 fn a_token_that_ends_between_two_polls_is_told() {
     let node = Node::in_memory(&["--auth", "jwt", "--jwt-secret", SECRET]);
-    let query = format!("?token={}", token("alice", "1s"));
+    let query = format!("?token={}", token_for("alice", "member", "1s"));
     let xhr = format!("/ws/0/s/xhr{query}");
     logged_in(&node, "/ws/0/s", &query);
     let answer = post(&node, &xhr, "").text();
@@ -233,7 +222,7 @@ fn a_token_that_ends_between_two_polls_is_told() {
         assert!(answer.starts_with("c[4401,\""), "{answer}");
     }
     // Somebody else's session still says nothing.
-    let other = format!("/ws/0/s/xhr?token={}", token("bob", "1h"));
+    let other = format!("/ws/0/s/xhr?token={}", token_for("bob", "member", "1h"));
     assert_eq!(post(&node, &other, "").status, 503);
 }
 

@@ -5,7 +5,7 @@ mod chat;
 mod faults;
 mod moments;
 mod resume;
-mod rules;
+pub(crate) mod rules;
 mod transports;
 
 use serde_json::{Value, json};

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use super::StompNode;
-use super::rules::{SECRET, token_for};
+use super::rules::{JWT, token_for};
 use crate::harness::PATIENCE;
 use crate::harness::redis_server::RedisServer;
 
@@ -110,19 +110,7 @@ fn subscriptions_of_one_room_are_bounded() {
 #[test]
 fn a_token_ends_also_while_its_client_is_slowed_down() {
     let redis = RedisServer::start();
-    let node = StompNode::start(
-        &redis.url(),
-        &[
-            "--auth",
-            "jwt",
-            "--jwt-secret",
-            SECRET,
-            "--rate",
-            "",
-            "--frame-rate",
-            "5",
-        ],
-    );
+    let node = StompNode::start(&redis.url(), &[&JWT[..], &["--frame-rate", "5"]].concat());
     let token = token_for("alice", "member", "1s");
     let mut client = Bare::connect(&node, &format!("passcode:{token}\n"));
     // As many as take a minute; the token ends after some ten seconds.

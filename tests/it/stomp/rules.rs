@@ -5,14 +5,17 @@ use serde_json::{Value, json};
 use super::{Program, Stomp, StompNode, TRANSPORTS};
 use crate::harness::redis_server::RedisServer;
 
-pub(super) const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// Tokens decide, and rates hold nobody up.
+pub(super) const JWT: [&str; 6] = ["--auth", "jwt", "--jwt-secret", SECRET, "--rate", ""];
 
 fn token(user: &str, role: &str) -> String {
     token_for(user, role, "1h")
 }
 
 /// One that holds for so long.
-pub(super) fn token_for(user: &str, role: &str, time: &str) -> String {
+pub(crate) fn token_for(user: &str, role: &str, time: &str) -> String {
     let role = format!("*={role}");
     let made = std::process::Command::new(env!("CARGO_BIN_EXE_tailcast"))
         .args([
@@ -186,16 +189,7 @@ fn who_may() {
     let redis = RedisServer::start();
     let node = StompNode::start(
         &redis.url(),
-        &[
-            "--auth",
-            "jwt",
-            "--jwt-secret",
-            SECRET,
-            "--default-role",
-            "@*=member",
-            "--rate",
-            "",
-        ],
+        &[&JWT[..], &["--default-role", "@*=member"]].concat(),
     );
     let (alice, bob) = (token("alice", "member"), token("bob", "viewer"));
     for transport in ["ws", "tcp", "websocket", "xhr-streaming"] {
