@@ -5,6 +5,9 @@
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
+# shellcheck source=scripts/environment
+source "$root/scripts/environment"
+
 fail() {
   echo "$*" >&2
   exit 1
