@@ -6,9 +6,11 @@
 
 mod crowd;
 mod frames;
+mod leftovers;
 mod marker;
 mod measure;
 mod process;
+mod progress;
 mod protocols;
 mod report;
 mod servers;
@@ -21,10 +23,12 @@ use std::io::Write;
 use std::path::Path;
 use std::str::FromStr;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
+use self::leftovers::Leftovers;
 use self::measure::Bench;
 
 /// What the server speaks.
@@ -233,7 +237,7 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 200)]
     pub parallel: usize,
 
-    /// Rooms are named so, with a number after it
+    /// Rooms are named so, with a number after it; those that were not there before are removed at the end
     #[arg(long, default_value = "bench-")]
     pub room_prefix: String,
 
@@ -251,25 +255,50 @@ impl BenchArgs {
     fn redis(&self) -> &str {
         self.redis.as_deref().unwrap_or("redis://127.0.0.1:6379")
     }
+
+    /// The rooms of a run.
+    fn room_names(&self) -> Vec<String> {
+        let number = |number| format!("{}{number}", self.room_prefix);
+        (0..self.rooms).map(number).collect()
+    }
+
+    /// Whether a Redis is started for the run, and ends with it.
+    fn has_own_redis(&self) -> bool {
+        self.proto.0.len() > 1 && self.url.is_empty() && self.redis.is_none()
+    }
 }
 
 /// Measures, and prints the figures to standard output. Progress goes to standard error. `tailcast`
 /// is the program to start nodes of, where several protocols are measured and no server is named;
 /// that is to be done on the main thread, as they end with the thread that started them.
-pub async fn run(mut args: BenchArgs, tailcast: Option<&Path>) -> Result<()> {
+pub async fn run(args: BenchArgs, tailcast: Option<&Path>) -> Result<()> {
     check(&args)?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let leftovers = Leftovers::before(&args).await;
+    let text = tokio::select! {
+        text = measure(args, tailcast) => text,
+        _ = interrupt.recv() => Err(anyhow!("stopped")),
+        _ = terminate.recv() => Err(anyhow!("stopped")),
+        _ = hang_up.recv() => Err(anyhow!("stopped")),
+    };
+    leftovers.remove().await;
+    std::io::stdout().write_all(text?.as_bytes())?;
+    Ok(())
+}
+
+async fn measure(mut args: BenchArgs, tailcast: Option<&Path>) -> Result<String> {
     let json = args.json;
-    let text = match *args.proto.0 {
+    match *args.proto.0 {
         [proto] => {
             if args.url.is_empty() {
                 args.url.push("ws://127.0.0.1:8080".to_owned());
             }
-            print(&Bench::prepare(args, proto).await?.run().await?, json)?
+            print(&Bench::prepare(args, proto).await?.run().await?, json)
         }
-        _ => print(&protocols::compare(args, tailcast).await?, json)?,
-    };
-    std::io::stdout().write_all(text.as_bytes())?;
-    Ok(())
+        _ => print(&protocols::compare(args, tailcast).await?, json),
+    }
 }
 
 fn print<T: Serialize + fmt::Display>(report: &T, json: bool) -> Result<String> {

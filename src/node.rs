@@ -29,6 +29,8 @@ use crate::store::local::{self, LocalRedis};
 use crate::store::memory::{self, MemoryLog};
 use crate::store::redis::{self as redis_store, RedisLog, Retention};
 
+mod greet;
+
 /// The default of `--listen`, and the other address that `localhost` has.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const DEFAULT_LISTEN_V6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 8080);
@@ -111,7 +113,7 @@ pub async fn run(config: Config) -> Result<()> {
         .with_ops(state, listeners.ops);
     let sockets = server.max_sockets();
     info!(listen = ?config.listen, redis = %redis_name(&config), sockets, "serving");
-    greet(&config);
+    greet::greet(&config);
     let ended = server.run(stop).await;
     people.retire().await;
     match ended {
@@ -178,39 +180,6 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
-}
-
-/// Says what to type next.
-fn greet(config: &Config) {
-    let Some(address) = config.listen.first() else {
-        return;
-    };
-    let room = &config.default_room;
-    let key = format!("{}{room}", config.key_prefix);
-    for address in &config.stomp_listen {
-        eprintln!("tailcast takes STOMP on {address}");
-    }
-    for address in &config.ops_listen {
-        eprintln!("tailcast tells operators on http://{address}/status");
-    }
-    eprintln!("tailcast serves on http://{address}");
-    eprintln!("  try:   npx wscat -c ws://{address}");
-    if config.memory {
-        eprintln!("  then:  curl -d 'hello' http://{address}/rooms/{room}");
-    } else {
-        let redis_cli = redis_cli(config);
-        eprintln!("  then:  {redis_cli} XADD {key} '*' message hello");
-    }
-}
-
-/// How one talks to that Redis, but for a password.
-fn redis_cli(config: &Config) -> String {
-    let url = config.redis.to_string();
-    match url.strip_prefix("unix://") {
-        _ if !config.redis_given => "redis-cli".to_owned(),
-        Some(path) => format!("redis-cli -s {}", path.split('?').next().unwrap_or(path)),
-        None => format!("redis-cli -u {url}"),
-    }
 }
 
 fn redis_name(config: &Config) -> String {

@@ -52,7 +52,7 @@ fn bad_usage_is_2() {
         &["tail", "room", "--from", "yesterday"],
         &["tail", "tailcast:x"],
         &["publish", "room"],
-        &["publish", "room", "m", "--url", "wss://h"],
+        &["publish", "room", "m", "--url", "ftp://h"],
         &["--keep", "1", "tail", "room"],
         &["demo", "--url", "ws://h"],
         &["--keep", "1", "demo"],
@@ -200,6 +200,50 @@ fn config_prints_values_and_origins() {
         out.contains("redis://me:***@h") && !out.contains("hush"),
         "{out}"
     );
+}
+
+#[test]
+fn a_server_that_is_no_redis_is_named_so() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("redis://{}", listener.local_addr().expect("an address"));
+    let answer = std::thread::spawn(move || {
+        for stream in listener.incoming().take(1) {
+            let mut stream = stream.expect("a connection");
+            stream
+                .write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+                .expect("written");
+            // Until the other side has read it and gone.
+            let _ = std::io::Read::read_to_end(&mut stream, &mut Vec::new());
+        }
+    });
+    let (code, out, _) = run(tailcast(&["check", "--redis", &url]));
+    answer.join().expect("it answered");
+    assert_eq!(code, Some(1));
+    let line = format!("fail  redis: what listens at {url} is no Redis");
+    assert!(out.starts_with(&line), "{out}");
+}
+
+#[test]
+fn a_node_that_is_not_there_is_told_at_once() {
+    // Bound and closed, so that nothing listens there.
+    let address = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.local_addr().expect("an address")
+    };
+    for arguments in [
+        &["demo"][..],
+        &["publish", "lobby", "hello"],
+        &["tail", "lobby"],
+    ] {
+        let scheme = if arguments[0] == "demo" { "http" } else { "ws" };
+        let url = format!("{scheme}://{address}");
+        let began = std::time::Instant::now();
+        let (code, _, err) = run(tailcast(&[arguments, &["--url", &url]].concat()));
+        assert_eq!(code, Some(1), "{err}");
+        assert!(err.contains("is a node serving"), "{err}");
+        // Tries that can't help took 7 s and more.
+        assert!(began.elapsed() < std::time::Duration::from_secs(5), "{err}");
+    }
 }
 
 #[test]

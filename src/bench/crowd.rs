@@ -162,7 +162,7 @@ impl Crowd {
     /// Waits until all are open. Returns the writing halves asked for, by room.
     pub(super) async fn opened(
         &mut self,
-        progress: impl Fn(usize),
+        mut progress: impl FnMut(usize),
     ) -> Result<BTreeMap<usize, OwnedWriteHalf>> {
         let mut writers = BTreeMap::new();
         let mut failures = 0;

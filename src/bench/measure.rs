@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use indicatif::{ProgressBar, ProgressStyle};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::sleep;
 
 use super::crowd::{Common, Crowd, Plan, Sight};
 use super::process::{command_calls, cpu, raise_file_limit, resident};
+use super::progress::Progress;
 use super::report::{Latency, Losses, Report, Resume, Server};
 use super::socket::Target;
 use super::source::{self, Source, Way};
@@ -70,9 +70,7 @@ impl Bench {
         for url in &args.url {
             targets.push(Target::resolve(url).await?);
         }
-        let rooms: Arc<[String]> = (0..args.rooms)
-            .map(|number| format!("{}{number}", args.room_prefix))
-            .collect();
+        let rooms: Arc<[String]> = args.room_names().into();
         let common = Common {
             targets,
             rooms: rooms.clone(),
@@ -380,20 +378,11 @@ async fn way(
     })
 }
 
-fn bar(length: u64, template: &str) -> ProgressBar {
-    // Drawn on standard error, and only if that is a terminal.
-    let bar = ProgressBar::new(length);
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar
-}
-
 async fn connect(crowd: &mut Crowd, sockets: usize) -> Result<BTreeMap<usize, OwnedWriteHalf>> {
-    let bar = bar(sockets as u64, "connecting {wide_bar} {pos}/{len}");
-    let writers = crowd.opened(|count| bar.set_position(count as u64)).await;
-    bar.finish_and_clear();
-    writers
+    let mut progress = Progress::begin("connecting", sockets as u64, &format!("{sockets} sockets"));
+    crowd
+        .opened(|count| progress.at(count as u64, || format!("{count} of {sockets} sockets")))
+        .await
 }
 
 /// Publishes for as long as the run takes; returns the measured part's two ends.
@@ -408,7 +397,11 @@ async fn publish(
     let end = warm_up + Duration::from_secs_f64(args.duration);
     // How many sockets that read one entry reaches, on average.
     let reach = (args.sockets - args.stalled) as f64 / args.rooms as f64;
-    let bar = bar(end.as_millis() as u64, "measuring {wide_bar} {msg}");
+    let mut progress = Progress::begin(
+        "measuring",
+        end.as_millis() as u64,
+        &format!("for {} s", end.as_secs_f64()),
+    );
     let began = Instant::now();
     let mut first = None;
     let mut shown = (Instant::now(), crowd.live.delivered());
@@ -439,8 +432,8 @@ async fn publish(
         if since > Duration::from_millis(100) {
             let delivered = crowd.live.delivered();
             let rate = (delivered - shown.1) as f64 / since.as_secs_f64();
-            bar.set_position(elapsed.as_millis() as u64);
-            bar.set_message(format!("{rate:.0} deliveries/s"));
+            let told = || format!("{rate:.0} deliveries/s");
+            progress.at(elapsed.as_millis() as u64, told);
             server.rss_max = server.rss_max.max(resident(&args.pid)?);
             shown = (Instant::now(), delivered);
             pace = rate / reach;
@@ -460,7 +453,7 @@ async fn publish(
         .live
         .measure_until
         .store(epoch.elapsed().as_nanos() as u64, Relaxed);
-    bar.finish_and_clear();
+    drop(progress);
     match first {
         Some(first) => Ok((first, last)),
         None => bail!("the run ended before its warm-up"),

@@ -6,9 +6,8 @@
 use std::fmt;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::measure::Bench;
 use super::report::{Losses, Report};
@@ -74,21 +73,8 @@ enum Servers<'a> {
     },
 }
 
-/// Measures one protocol after the other. Ends what it started on every way out, also when it's
-/// told to stop.
+/// Measures one protocol after the other. What it started ends when this future is dropped.
 pub(super) async fn compare(args: BenchArgs, tailcast: Option<&Path>) -> Result<Comparison> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    tokio::select! {
-        comparison = measure_all(args, tailcast) => comparison,
-        _ = interrupt.recv() => bail!("stopped"),
-        _ = terminate.recv() => bail!("stopped"),
-        _ = hang_up.recv() => bail!("stopped"),
-    }
-}
-
-async fn measure_all(args: BenchArgs, tailcast: Option<&Path>) -> Result<Comparison> {
     let protos = args.proto.0.clone();
     let servers = Servers::new(&args, tailcast)?;
     let fresh_nodes = matches!(servers, Servers::Own { .. });

@@ -125,6 +125,12 @@ async fn connect(url: &str) -> RedisResult<MultiplexedConnection> {
 }
 
 fn unreachable(config: &Config, error: &redis::RedisError) -> Line {
+    if error.kind() == redis::ErrorKind::Parse {
+        return fail(format!(
+            "redis: what listens at {} is no Redis, as it answers in another protocol; name a Redis with --redis URL",
+            config.redis
+        ));
+    }
     if config.redis_given || !error.is_io_error() {
         return fail(format!("redis: {}: {error}; {}", config.redis, mend(error)));
     }

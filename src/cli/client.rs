@@ -1,5 +1,6 @@
 //! A client's side of a JSON socket, for the commands that talk to a running node.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
@@ -29,22 +30,30 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
 /// Why there is no connection.
 #[derive(Debug)]
 pub(super) enum Failure {
+    /// Nothing listens there: from the start that is more likely a wrong address than a restart.
+    Nobody(String),
     /// Another try may help.
     Retry(String),
     /// It won't.
     Final(String),
 }
 
-/// Reads `--url`: where the node is.
+/// Reads `--url`: where the node is, as an address of WebSocket. The addresses of HTTP serve as well.
 pub(super) fn base(text: &str) -> Result<String, String> {
-    let rest = text
-        .strip_prefix("ws://")
-        .or_else(|| text.strip_prefix("http://"));
-    match rest {
-        Some(rest) if !rest.is_empty() && !rest.contains(['?', '#', ' ']) => {
-            Ok(format!("ws://{}", rest.trim_end_matches('/')))
+    let known = [
+        ("ws://", "ws"),
+        ("http://", "ws"),
+        ("wss://", "wss"),
+        ("https://", "wss"),
+    ];
+    let found = known
+        .iter()
+        .find_map(|(prefix, scheme)| Some((text.strip_prefix(prefix)?, scheme)));
+    match found {
+        Some((rest, scheme)) if !rest.is_empty() && !rest.contains(['?', '#', ' ']) => {
+            Ok(format!("{scheme}://{}", rest.trim_end_matches('/')))
         }
-        _ => Err("write it as in ws://127.0.0.1:8080 (this client speaks no TLS)".to_owned()),
+        _ => Err("write it as in ws://127.0.0.1:8080 or wss://chat.example".to_owned()),
     }
 }
 
@@ -86,6 +95,13 @@ pub(super) async fn connect(address: &str, token: Option<&str>) -> Result<Socket
         Ok(Err(error @ (Error::Url(_) | Error::HttpFormat(_)))) => {
             Err(Failure::Final(format!("{error}; see --url")))
         }
+        Ok(Err(Error::Io(error))) if error.kind() == ErrorKind::ConnectionRefused => {
+            Err(Failure::Nobody(error.to_string()))
+        }
+        // A certificate that isn't trusted is not trusted the next time either.
+        Ok(Err(Error::Io(error))) if error.kind() == ErrorKind::InvalidData => Err(Failure::Final(
+            format!("{error}; SSL_CERT_FILE=FILE adds a certificate to trust"),
+        )),
         Ok(Err(error)) => Err(Failure::Retry(error.to_string())),
         Err(_) => Err(Failure::Retry("no answer in time".to_owned())),
     }
@@ -133,8 +149,16 @@ mod tests {
             address(&base, &room, "last:5"),
             "ws://h:1/rooms/a%2Fb%20%C3%BC%3F?format=json&from=last%3A5&inbox=0"
         );
-        for bad in ["h:1", "wss://h", "ws://", "ws://h?x"] {
-            assert!(super::base(bad).is_err(), "{bad}");
+        for (text, want) in [
+            ("wss://h/", Some("wss://h")),
+            ("https://h:1/relay", Some("wss://h:1/relay")),
+            ("http://h", Some("ws://h")),
+            ("h:1", None),
+            ("ftp://h", None),
+            ("ws://", None),
+            ("ws://h?x", None),
+        ] {
+            assert_eq!(super::base(text).ok().as_deref(), want, "{text}");
         }
     }
 

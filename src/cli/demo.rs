@@ -191,6 +191,12 @@ impl Stage {
             bearer: key.map(|key| format!("Bearer {key}")),
             trusts: false,
         };
+        // Nobody there from the start is more likely a wrong address than a restart.
+        if let Err(error) = stage.get("/me?room=lounge")
+            && is_nobody(&error)
+        {
+            bail!("{}: {error}; is a node serving there? See --url", args.url);
+        }
         let (status, me) = stage.repeat(|stage| stage.get("/me?room=lounge"))?;
         if status != 200 {
             bail!(
@@ -290,6 +296,15 @@ impl Stage {
             }
             sleep(pause);
         }
+    }
+}
+
+/// Whether nothing listens there at all.
+fn is_nobody(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
+        _ => false,
     }
 }
 

@@ -143,7 +143,11 @@ async fn attempt(
     let exchange = async {
         let mut socket = match client::connect(address, token).await {
             Ok(socket) => socket,
-            Err(Failure::Retry(why)) => return Err(Miss::Lost(why)),
+            Err(Failure::Nobody(why)) if !*sent => {
+                let hint = "is a node serving there? See --url";
+                return Err(Miss::Refused(format!("{why}; {hint}; it is not stored")));
+            }
+            Err(Failure::Nobody(why) | Failure::Retry(why)) => return Err(Miss::Lost(why)),
             Err(Failure::Final(why)) => return Err(Miss::Refused(why)),
         };
         *sent = true;

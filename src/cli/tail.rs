@@ -105,11 +105,10 @@ async fn follow(args: TailArgs) -> anyhow::Result<()> {
         let address = client::address(&args.url, &args.room, &from);
         let (why, wait) = match client::connect(&address, args.token.as_deref()).await {
             Err(Failure::Final(why)) => bail!("{why}"),
-            // Nobody there from the start is more likely a wrong address than a restart.
-            Err(Failure::Retry(why)) if !reached => {
-                bail!("{why}; is a node serving at {}?", args.url)
+            Err(Failure::Nobody(why) | Failure::Retry(why)) if !reached => {
+                bail!("{why}; is a node serving at {}? See --url", args.url)
             }
-            Err(Failure::Retry(why)) => (why, None),
+            Err(Failure::Nobody(why) | Failure::Retry(why)) => (why, None),
             Ok(socket) => {
                 reached = true;
                 let mut joined = false;

@@ -116,7 +116,32 @@ fn a_table_beside_raw() {
         (table[1][2], table[1][4], table[1][6]),
         ("1.00", "1.00", "1.00")
     );
-    assert!(redis.cli(&["XLEN", "bench-0"]).parse::<u32>().unwrap() > 0);
+    let stats = redis.cli(&["INFO", "commandstats"]);
+    assert!(stats.contains("cmdstat_xadd"), "{stats}");
+    assert_eq!(redis.cli(&["EXISTS", "bench-0"]), "0");
+}
+
+#[test]
+fn only_rooms_that_were_there_before_stay() {
+    let redis = RedisServer::start();
+    let node = Node::start(&redis.url());
+    redis.cli(&["XADD", "bench-1", "*", "message", "mine"]);
+    let arguments = [
+        "--rooms",
+        "3",
+        "--url",
+        &node.ws_url(""),
+        "--redis",
+        &redis.url(),
+    ];
+    let (out, told) = run(&arguments);
+    assert!(out.contains("12 sockets in 3 room(s)"), "{out}");
+    assert!(told.contains("measuring: for 1.2 s"), "{told}");
+    let exists = |room: &str| redis.cli(&["EXISTS", room]);
+    assert_eq!(
+        ["bench-0", "bench-1", "bench-2"].map(exists),
+        ["0", "1", "0"]
+    );
 }
 
 #[test]

@@ -70,7 +70,7 @@ async fn stay(base: String, guest: Guest) {
     loop {
         match attend(&base, &guest).await {
             Ok(()) => failures = 0,
-            Err(Failure::Retry(_)) => failures += 1,
+            Err(Failure::Nobody(_) | Failure::Retry(_)) => failures += 1,
             // Whoever may not be here says so in what they publish, too.
             Err(Failure::Final(_)) => return,
         }
