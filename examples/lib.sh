@@ -13,7 +13,31 @@ fail() {
   exit 1
 }
 
-# Builds tailcast, and what the arguments add, unless TAILCAST names one. What is built is in `$built`.
+# Fails unless these programs are there, before anything is built or started: needs PROGRAM…
+needs() {
+  local program package
+  for program in "$@"; do
+    command -v "$program" >/dev/null || [ -x "/usr/sbin/$program" ] && continue
+    case "$program" in
+      nginx) package=nginx-light ;;
+      *) package="$program" ;;
+    esac
+    fail "this example needs $program: apt-get install $package"
+  done
+}
+
+# Puts a file of a package from npm somewhere: library PACKAGE@VERSION PATH DESTINATION
+library() {
+  local modules="${NODE_MODULES-}"
+  if [ -z "$modules" ]; then
+    npm install --silent --no-audit --no-fund --no-save --prefix "$dir/npm" "$1" ||
+      fail "npm does not get $1; if you have it, set NODE_MODULES to the folder that it is in"
+    modules="$dir/npm/node_modules"
+  fi
+  cp "$modules/${1%@*}/$2" "$3"
+}
+
+# Builds tailcast, unless TAILCAST names one.
 build() {
   built="${CARGO_TARGET_DIR:-target}"
   if [[ "$built" != /* ]]; then
@@ -22,7 +46,7 @@ build() {
   built="$built/release"
   if [ -z "${TAILCAST-}" ]; then
     "$root/scripts/setup"
-    (cd "$root" && cargo build --release --bin tailcast "$@")
+    (cd "$root" && cargo build --release --bin tailcast)
     TAILCAST="$built/tailcast"
   fi
 }
@@ -134,7 +158,6 @@ nodes() {
 front() {
   local nginx
   nginx="$(command -v nginx || echo /usr/sbin/nginx)"
-  [ -x "$nginx" ] || fail "this example needs nginx: apt-get install nginx-light"
   free "$1" PORT
   start nginx "$nginx" -p "$dir/nginx" -c "$2" -e error.log
   until_ready "$1" $((${#started[@]} - 1))

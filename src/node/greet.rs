@@ -17,6 +17,10 @@ pub(super) fn greet(config: &Config) {
         return;
     };
     eprintln!("tailcast serves on http://{address}");
+    // Who asked for a quiet log knows what to type.
+    if !tracing::enabled!(tracing::Level::INFO) {
+        return;
+    }
     let own = std::env::args().next();
     let own = own.as_deref().unwrap_or("tailcast");
     for line in lines(config, &address.to_string(), own, is_installed) {

@@ -26,7 +26,6 @@ impl Script {
     /// Starts it, and waits until its nodes answer through nginx.
     fn start(name: &str, arguments: &[&str]) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let client = "tests/clients/node_modules/socket.io-client/dist/socket.io.min.js";
         let listeners = [(); 5].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
         let [port, redis, one, two, three] =
             listeners.map(|listener| listener.local_addr().unwrap().port());
@@ -34,7 +33,7 @@ impl Script {
         let child = Command::new(root.join("examples").join(name).join("run"))
             .args(arguments)
             .env("TAILCAST", env!("CARGO_BIN_EXE_tailcast"))
-            .env("CLIENT", root.join(client))
+            .env("NODE_MODULES", root.join("tests/clients/node_modules"))
             .env("PORT", port.to_string())
             .env("NODE_PORTS", format!("{one} {two} {three}"))
             .env("REDIS_PORT", redis.to_string())
@@ -172,7 +171,7 @@ fn socketio_chat_with_sticky_sessions() {
 #[test]
 fn stomp_chat() {
     check("stomp-chat", &[], |script, text| {
-        for path in ["/", "/chat.js"] {
+        for path in ["/", "/chat.js", "/sockjs.js", "/stomp.js"] {
             let answer = http::try_request(script.port, "GET", path, &[], b"").unwrap();
             assert_eq!(answer.status, 200, "{path}");
         }

@@ -59,6 +59,14 @@ impl Nginx {
         fs::write(dir.path().join("nginx.conf"), conf).unwrap();
         if example.join("page").exists() {
             copy(&example.join("page"), &dir.path().join("page"));
+            // What the example's `run` gets from npm.
+            let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/node_modules");
+            for (library, name) in [
+                ("sockjs-client/dist/sockjs.min.js", "sockjs.js"),
+                ("@stomp/stompjs/bundles/stomp.umd.min.js", "stomp.js"),
+            ] {
+                fs::copy(modules.join(library), dir.path().join("page").join(name)).unwrap();
+            }
             // Started by root, nginx reads it as nobody.
             fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         }

@@ -100,7 +100,7 @@ impl Drop for Nginx {
 
 fn server(node: &Node, role: &str) -> String {
     let port = node.port();
-    format!("server 127.0.0.1:{port} max_fails=1 fail_timeout=1s {role};\n")
+    format!("server 127.0.0.1:{port} max_fails=0 {role};\n")
 }
 
 fn check(sticky: &str) {
