@@ -2,7 +2,8 @@
 //!
 //! A room is a destination `/topic/ROOM`, an entry is a MESSAGE, and its ID the `message-id`. Reading
 //! order: `frame` is the codec, `destination` and `request` say what a frame means, all of them pure;
-//! `message` is what goes out; `talk` is one client's dialogue, and `verbs` what it may ask for.
+//! `header` says which
+//! fields of an entry can be headers, and `message` is what goes out; `talk` is one client's dialogue, and `verbs` what it may ask for.
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ mod beats;
 mod destination;
 mod farewell;
 mod frame;
+mod header;
 mod login;
 mod message;
 mod refused;

@@ -24,4 +24,5 @@ mod socketio;
 mod sockjs;
 mod status_page;
 mod stomp;
+mod structure;
 mod together;

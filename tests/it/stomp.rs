@@ -4,6 +4,7 @@
 mod chat;
 mod faults;
 mod moments;
+mod others;
 mod resume;
 pub(crate) mod rules;
 mod transports;

@@ -27,6 +27,9 @@ pub(crate) const LINE_MAX: usize = 8 * 1024;
 /// Allocated at most for a body of which nothing has come yet, whatever its length is said to be.
 const BODY_FIRST: usize = 16 * 1024;
 
+/// U+FFFD.
+const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
+
 /// A version of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Version {
@@ -177,6 +180,8 @@ pub(crate) enum FrameError {
     NoColon,
     #[error("headers are UTF-8")]
     NotUtf8,
+    #[error("a header has no NUL byte; a blank line comes before the body")]
+    NulInHeader,
     #[error(r"undefined escape in a header; there are \n, \c, \\ and in STOMP 1.2 \r")]
     BadEscape,
     #[error("content-length is a number of bytes")]
@@ -379,6 +384,9 @@ impl Decoder {
 /// A header line's name and value.
 fn header(line: &[u8], version: Option<Version>) -> Result<(String, String), FrameError> {
     let line = std::str::from_utf8(line).map_err(|_| FrameError::NotUtf8)?;
+    if line.contains('\0') {
+        return Err(FrameError::NulInHeader);
+    }
     let (name, value) = line.split_once(':').ok_or(FrameError::NoColon)?;
     let (name, value) = match version {
         // These wrote a space behind the colon, as STOMP 1.0 itself does.
@@ -418,7 +426,8 @@ fn length(text: &str) -> Result<usize, FrameError> {
     Ok(text.parse().unwrap_or(usize::MAX))
 }
 
-/// Appends a header as STOMP 1.2 writes it.
+/// Appends a header as STOMP 1.2 writes it. A NUL byte, which no version can say and many clients take
+/// for the end of the frame, becomes U+FFFD.
 pub(crate) fn put_header(out: &mut Vec<u8>, name: &str, value: &str) {
     put_escaped(out, name);
     out.push(b':');
@@ -433,23 +442,29 @@ fn put_escaped(out: &mut Vec<u8>, text: &str) {
             b'\r' => out.extend_from_slice(br"\r"),
             b':' => out.extend_from_slice(br"\c"),
             b'\\' => out.extend_from_slice(br"\\"),
+            0 => out.extend_from_slice(REPLACEMENT),
             byte => out.push(byte),
         }
     }
 }
 
 /// Appends header lines that are written as in STOMP 1.2, as an older version has them. What that
-/// version can't say is left out: CR in 1.1, line ends and colons in names in 1.0.
-pub(crate) fn put_as(out: &mut Vec<u8>, lines: &[u8], version: Version) {
+/// version can't say is left out: CR in 1.1, line ends and colons in names in 1.0. Returns how many
+/// lines were.
+pub(crate) fn put_as(out: &mut Vec<u8>, lines: &[u8], version: Version) -> usize {
     if version == Version::V12 || memchr(b'\\', lines).is_none() {
-        return out.extend_from_slice(lines);
+        out.extend_from_slice(lines);
+        return 0;
     }
+    let mut omitted = 0;
     for line in lines.split_inclusive(|byte| *byte == b'\n') {
         let begin = out.len();
         if !put_line_as(out, line, version) {
             out.truncate(begin);
+            omitted += 1;
         }
     }
+    omitted
 }
 
 fn put_line_as(out: &mut Vec<u8>, line: &[u8], version: Version) -> bool {
@@ -475,12 +490,14 @@ fn put_line_as(out: &mut Vec<u8>, line: &[u8], version: Version) -> bool {
 }
 
 /// A frame of the server, as a version has it. `CONNECTED` is not escaped, and its values need not be.
+/// A NUL byte in the text becomes U+FFFD, as in a header.
 pub(crate) fn encode(
     command: &str,
     headers: &[(&str, &str)],
-    body: &[u8],
+    text: &str,
     version: Version,
 ) -> Vec<u8> {
+    let body = text.replace('\0', "\u{fffd}");
     let mut lines = Vec::with_capacity(64);
     for (name, value) in headers {
         put_header(&mut lines, name, value);
@@ -493,7 +510,7 @@ pub(crate) fn encode(
     out.push(b'\n');
     put_as(&mut out, &lines, version);
     out.push(b'\n');
-    out.extend_from_slice(body);
+    out.extend_from_slice(body.as_bytes());
     out.push(0);
     out
 }

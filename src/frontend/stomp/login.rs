@@ -53,6 +53,7 @@ mod tests {
             beats: Beats::default(),
             secret,
             login: login.map(Into::into),
+            is_binary: false,
         };
         let got = match credentials(&connect, mode) {
             None => "the request's".to_owned(),

@@ -1,12 +1,23 @@
 //! What the relay delivers as MESSAGE frames: the part that all clients share, encoded once for each
 //! [`Coding`], and what a connection makes of it for each of its subscriptions.
 //!
-//! The body of a record is a byte, the oldest version whose clients can read it as it stands, and that
-//! part. For older ones, which escape less in headers, each connection writes it anew.
+//! ```text
+//! the body of a record
+//! 0         4 bytes
+//! +---------+-------------+------------------+--------------------+
+//! | oldest, | length of   | for any client   | for clients that   |
+//! | BINARY  | the next *  |                  | said `x-binary` *  |
+//! +---------+-------------+------------------+--------------------+
+//! * only with the bit BINARY
+//! ```
 //!
-//! An entry's message is the body. Its other fields are headers, as far as they can be: a name or
-//! value that is not UTF-8, and a name that the protocol has for itself, is left out, and
-//! `x-omitted` says how many were.
+//! The first byte has the oldest version whose clients can read the rest as it stands. For older ones,
+//! which escape less in headers, each connection writes it anew.
+//!
+//! An entry's message is the body. Its other fields are headers, as far as [`header::of`] says that
+//! they can be; the others are left out, and `x-omitted` says how many they were. Many clients end a
+//! frame at the first NUL byte, whatever `content-length` says, so that a body with one comes in base64
+//! unless the client said that it can read it.
 
 use std::borrow::Cow;
 
@@ -15,7 +26,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use memchr::{memchr, memmem};
 
-use super::frame::{LINE_MAX, Version, encode, put_as, put_header};
+use super::frame::{Version, encode, put_as, put_header};
+use super::header;
 use super::request::MESSAGE;
 use crate::frontend::carried::{Coding, Envelope, quoted};
 use crate::frontend::carrier::Finish;
@@ -50,56 +62,93 @@ pub(super) fn format(coding: Coding) -> &'static Format {
     }
 }
 
-/// Headers that say something else in a MESSAGE than a field of that name would.
-const OWN: [&[u8]; 10] = [
-    b"subscription",
-    b"destination",
-    b"message-id",
-    b"ack",
-    b"content-length",
-    b"timestamp",
-    b"x-omitted",
-    b"x-gap-after",
-    b"x-gap-before",
-    b"x-gap-reason",
-];
+/// Counts the fields that a MESSAGE does not have.
+const OMITTED: &str = "x-omitted";
+
+const LENGTH: &str = "content-length";
+
+/// Says that a record has two forms.
+const BINARY: u8 = 0x80;
+
+/// How a body is written that can't be as it is.
+const ENCODING: &str = "content-transfer-encoding";
 
 /// Headers behind those of the subscription, blank line, body, NUL. A body that is no text is base64
-/// where only text passes.
+/// where only text passes, and one with a NUL byte for clients that may not read past it.
 fn encode_entry(coding: Coding, room: &RoomName, entry: &Entry) -> Bytes {
+    let message = entry.message();
+    let is_unfit = coding == Coding::Quoted && std::str::from_utf8(message).is_err();
+    let has_nul = memchr(0, message).is_some();
+    let any = written(entry, is_unfit || has_nul);
+    let binary = (has_nul && !is_unfit).then(|| written(entry, false));
+    share(Kind::Entry, coding, room, entry.id, &any, binary.as_deref())
+}
+
+fn written(entry: &Entry, is_base64: bool) -> Vec<u8> {
     let message = entry.message();
     let mut out = Vec::with_capacity(160 + entry.size());
     put_header(&mut out, "message-id", &entry.id.to_string());
     put_header(&mut out, "timestamp", &entry.id.ms.to_string());
-    let is_base64 = coding == Coding::Quoted && std::str::from_utf8(message).is_err();
     if is_base64 {
-        // Before a field of that name, as clients take the first.
-        put_header(&mut out, "content-transfer-encoding", "base64");
+        put_header(&mut out, ENCODING, "base64");
     }
-    let omitted = put_fields(&mut out, entry);
+    let omitted = put_fields(&mut out, entry, is_base64);
     if omitted > 0 {
-        put_header(&mut out, "x-omitted", &omitted.to_string());
+        put_header(&mut out, OMITTED, &omitted.to_string());
     }
     match is_base64 {
         true => put_body(&mut out, STANDARD.encode(message).as_bytes()),
         false => put_body(&mut out, message),
     }
-    share(Kind::Entry, coding, room, entry.id, &out)
+    out
 }
 
-/// The record of what is shared, written as in STOMP 1.2.
-fn share(kind: Kind, coding: Coding, room: &RoomName, id: EntryId, rest: &[u8]) -> Bytes {
-    let (lines, _) = split(rest);
+/// The record of what is shared, written as in STOMP 1.2: for any client, and for those that can read
+/// NUL bytes in a body, if that is something else.
+fn share(
+    kind: Kind,
+    coding: Coding,
+    room: &RoomName,
+    id: EntryId,
+    any: &[u8],
+    binary: Option<&[u8]>,
+) -> Bytes {
+    let (lines, _) = split(any);
     // Where nothing is escaped, all versions agree; on CR the last two don't.
     let oldest = match memchr(b'\\', lines) {
         None => Version::V10,
         Some(_) if memmem::find(lines, br"\r").is_none() => Version::V11,
         Some(_) => Version::V12,
     };
-    let mut body = Vec::with_capacity(1 + rest.len() + rest.len() / 8);
+    let length = any.len() + binary.map_or(0, <[u8]>::len);
+    let mut body = Vec::with_capacity(8 + length + length / 8);
     body.push(oldest as u8);
-    coding.put(&mut body, rest);
+    if binary.is_some() {
+        body.extend_from_slice(&[0; 4]);
+    }
+    let begin = body.len();
+    coding.put(&mut body, any);
+    if let Some(binary) = binary {
+        // A frame in has at most some MiB, and Redis takes no more than half a GiB.
+        let length = (body.len() - begin) as u32;
+        body[0] |= BINARY;
+        body[1..begin].copy_from_slice(&length.to_be_bytes());
+        coding.put(&mut body, binary);
+    }
     record::encode(kind, room, id, &body)
+}
+
+/// The oldest version that a record's frame stands as it is for, and the frame, for a client that can
+/// read NUL bytes in a body or may not.
+fn shared(body: &[u8], is_binary: bool) -> Option<(u8, &[u8])> {
+    let (first, rest) = body.split_first()?;
+    if first & BINARY == 0 {
+        return Some((*first, rest));
+    }
+    let (length, rest) = rest.split_first_chunk()?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    let (any, binary) = rest.split_at_checked(length)?;
+    Some((first & !BINARY, if is_binary { binary } else { any }))
 }
 
 /// The header lines, and what follows them.
@@ -109,29 +158,57 @@ fn split(frame: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// Appends the fields beside the message; how many can't be headers. A repeated one is repeated, of
-/// which clients take the first.
-fn put_fields(out: &mut Vec<u8>, entry: &Entry) -> usize {
+/// which most clients take the first and some the last.
+fn put_fields(out: &mut Vec<u8>, entry: &Entry, is_base64: bool) -> usize {
     let is_body = |name: &[u8]| name == MESSAGE.as_bytes();
     let mut fields = entry.fields.iter();
     let body = fields.position(|(name, _)| is_body(name)).unwrap_or(0);
-    let mut omitted = 0;
+    let (mut written, mut omitted) = (0, 0);
     for (at, (name, value)) in entry.fields.iter().enumerate() {
         if at == body {
             continue;
         }
-        let can_be = !name.is_empty()
-            && !OWN.contains(&name.as_ref())
-            && name.len() + value.len() < LINE_MAX / 2;
-        match (std::str::from_utf8(name), std::str::from_utf8(value)) {
-            (Ok(name), Ok(value)) if can_be => put_header(out, name, value),
-            _ => omitted += 1,
+        let header = header::of(name, value).filter(|(name, _)| {
+            // What is said of the body here is ours to say, where it's not as the publisher wrote it.
+            let is_ours = is_base64 && name.eq_ignore_ascii_case(ENCODING);
+            !is_ours && (written < header::FIELDS_MAX || header::is_user(name))
+        });
+        match header {
+            Some((name, value)) => {
+                written += 1;
+                put_header(out, name, value);
+            }
+            None => omitted += 1,
         }
     }
     omitted
 }
 
+/// Adds to the count of fields that header lines do not have, which stands where [`written`] puts it:
+/// in front of the length.
+fn recount(lines: &mut Vec<u8>, more: usize) {
+    let of = |line: &[u8], name: &str| {
+        let rest = line.strip_prefix(name.as_bytes());
+        rest.is_some_and(|rest| rest.starts_with(b":"))
+    };
+    let mut counted = 0;
+    let mut out = Vec::with_capacity(lines.len() + 16);
+    for line in lines.split_inclusive(|byte| *byte == b'\n') {
+        if of(line, OMITTED) {
+            let count = String::from_utf8_lossy(&line[OMITTED.len() + 1..]);
+            counted = count.trim_end().parse().unwrap_or(0);
+            continue;
+        }
+        if of(line, LENGTH) {
+            put_header(&mut out, OMITTED, &(counted + more).to_string());
+        }
+        out.extend_from_slice(line);
+    }
+    *lines = out;
+}
+
 fn put_body(out: &mut Vec<u8>, body: &[u8]) {
-    put_header(out, "content-length", &body.len().to_string());
+    put_header(out, LENGTH, &body.len().to_string());
     out.push(b'\n');
     out.extend_from_slice(body);
     out.push(0);
@@ -145,7 +222,7 @@ fn encode_gap(coding: Coding, room: &RoomName, gap: &Gap) -> GapFrame {
     put_header(&mut out, "x-gap-reason", gap.reason.as_str());
     put_header(&mut out, "content-type", "application/json");
     put_body(&mut out, &json::gap_json(room, gap, true));
-    GapFrame::Frame(share(Kind::Gap, coding, room, gap.before, &out))
+    GapFrame::Frame(share(Kind::Gap, coding, room, gap.before, &out, None))
 }
 
 /// Code, word, NUL, text.
@@ -182,11 +259,11 @@ const SUBSCRIPTIONS_MAX: usize = 32;
 pub(super) enum Subscribed {
     /// It's the first of its room, which is to be joined.
     First,
-    /// It shares the place of another.
+    /// It shares the place of another, or is there already.
     Shares,
     /// It will, once the room is joined; its receipt is said then.
     Waits,
-    /// There is one of that name.
+    /// There is one of that name for another destination.
     Exists,
     /// There are too many of that room.
     TooMany,
@@ -199,6 +276,8 @@ type Joining = (RoomName, Vec<Box<str>>);
 pub(super) struct Frames {
     envelope: &'static Envelope,
     version: Version,
+    /// The client reads as many bytes of a body as `content-length` says, whatever they are.
+    is_binary: bool,
     subscriptions: Vec<Subscription>,
     /// Mostly none.
     joining: Vec<Joining>,
@@ -211,15 +290,17 @@ impl Frames {
         Frames {
             envelope,
             version: Version::V10,
+            is_binary: false,
             subscriptions: Vec::new(),
             joining: Vec::new(),
             told: false,
         }
     }
 
-    /// The client has logged in with that version.
-    pub(super) fn agree(&mut self, version: Version) {
+    /// The client has logged in with that version, and said whether a body may have NUL bytes.
+    pub(super) fn agree(&mut self, version: Version, is_binary: bool) {
         self.version = version;
+        self.is_binary = is_binary;
     }
 
     /// The client has been told why the connection ends.
@@ -227,7 +308,7 @@ impl Frames {
         self.told = true;
     }
 
-    /// Adds a subscription.
+    /// Adds a subscription. One that is the same in everything is not added again.
     pub(super) fn subscribe(
         &mut self,
         id: &str,
@@ -236,12 +317,16 @@ impl Frames {
         acks: bool,
         receipt: Option<&str>,
     ) -> Subscribed {
-        if self.subscriptions.iter().any(|other| *other.id == *id) {
+        let head = self.head(id, destination);
+        let mut subscriptions = self.subscriptions.iter();
+        let same = subscriptions.find(|other| *other.id == *id);
+        if same.is_some_and(|same| same.room != *room || same.head != head) {
             return Subscribed::Exists;
         }
+        let is_new = same.is_none();
         let others = self.subscriptions.iter();
         let others = others.filter(|other| other.room == *room).count();
-        if others >= SUBSCRIPTIONS_MAX {
+        if is_new && others >= SUBSCRIPTIONS_MAX {
             return Subscribed::TooMany;
         }
         let subscribed = match self.joining.iter_mut().find(|(other, _)| other == room) {
@@ -256,6 +341,19 @@ impl Frames {
                 Subscribed::First
             }
         };
+        if is_new {
+            self.subscriptions.push(Subscription {
+                id: id.into(),
+                room: room.clone(),
+                head,
+                acks,
+            });
+        }
+        subscribed
+    }
+
+    /// What is in front of every MESSAGE of a subscription, coded.
+    fn head(&self, id: &str, destination: &str) -> Box<[u8]> {
         let mut lines = Vec::new();
         // A client of 1.0 that gave no name goes by the destination.
         if id != destination || self.version != Version::V10 {
@@ -266,13 +364,7 @@ impl Frames {
         put_as(&mut head, &lines, self.version);
         let mut coded = Vec::with_capacity(head.len() + 8);
         self.envelope.coding.put(&mut coded, &head);
-        self.subscriptions.push(Subscription {
-            id: id.into(),
-            room: room.clone(),
-            head: coded.into(),
-            acks,
-        });
-        subscribed
+        coded.into()
     }
 
     /// A room is joined, or won't be: the receipts that waited for it.
@@ -315,7 +407,10 @@ impl Frames {
         };
         let (lines, rest) = split(&plain);
         let mut adapted = Vec::with_capacity(plain.len());
-        put_as(&mut adapted, lines, self.version);
+        let omitted = put_as(&mut adapted, lines, self.version);
+        if omitted > 0 {
+            recount(&mut adapted, omitted);
+        }
         adapted.extend_from_slice(rest);
         let mut out = Vec::with_capacity(shared.len());
         coding.put(&mut out, &adapted);
@@ -330,7 +425,7 @@ impl Frames {
         let (word, text) = rest.split_once('\0').unwrap_or_default();
         if !self.told && !word.is_empty() {
             let headers = [("message", text), ("code", word)];
-            let error = encode("ERROR", &headers, text.as_bytes(), self.version);
+            let error = encode("ERROR", &headers, text, self.version);
             self.envelope.put(out, &error);
         }
         (self.envelope.close)(out, u16::from_be_bytes(*code), text);
@@ -347,10 +442,10 @@ impl Finish for Frames {
                 if to.peek().is_none() {
                     return;
                 }
-                let Some((oldest, shared)) = record.body.split_first() else {
+                let Some((oldest, shared)) = shared(record.body, self.is_binary) else {
                     return;
                 };
-                let rest = match self.version as u8 >= *oldest {
+                let rest = match self.version as u8 >= oldest {
                     true => Cow::Borrowed(shared),
                     false => Cow::Owned(self.adapted(shared)),
                 };

@@ -39,7 +39,7 @@ pub(super) enum Request {
     Subscribe(Subscribe),
     Unsubscribe(Box<str>),
     Send(Option<Box<str>>, Send),
-    Ack(Option<Box<str>>),
+    Ack,
     Begin(Box<str>),
     Commit(Box<str>),
     Abort(Box<str>),
@@ -55,6 +55,8 @@ pub(super) struct Connect {
     pub(super) secret: Option<Secret>,
     /// The user's name, as they give it.
     pub(super) login: Option<Box<str>>,
+    /// Whether the client reads bodies by their `content-length`, NUL bytes and all.
+    pub(super) is_binary: bool,
 }
 
 /// A token or key of a CONNECT.
@@ -143,10 +145,8 @@ impl Reading<'_> {
             Command::Subscribe => Request::Subscribe(self.subscribe(headers, version)?),
             Command::Unsubscribe => Request::Unsubscribe(id(headers, command, version)?.into()),
             Command::Send => Request::Send(transaction, self.send(frame)?),
-            Command::Ack => {
-                acknowledged(headers, version)?;
-                Request::Ack(transaction)
-            }
+            // Whatever it names: some clients answer a gap, which has no ID, as any other MESSAGE.
+            Command::Ack => Request::Ack,
             Command::Nack => {
                 return Err(Refused::unsupported(
                     "there is no NACK: every subscriber gets every entry, and none is delivered again",
@@ -281,20 +281,6 @@ fn id(headers: &Headers, command: Command, version: Version) -> Result<&str, Ref
         .ok_or_else(|| Refused::bad(format!("{command} needs the header id")))
 }
 
-/// The entry that an ACK names.
-fn acknowledged(headers: &Headers, version: Version) -> Result<EntryId, Refused> {
-    let name = match version {
-        Version::V12 => "id",
-        Version::V10 | Version::V11 => "message-id",
-    };
-    let id = headers.filled(name).and_then(|id| id.parse().ok());
-    id.ok_or_else(|| {
-        Refused::bad(format!(
-            "ACK needs the header {name} with what the MESSAGE said"
-        ))
-    })
-}
-
 fn connect(headers: &Headers) -> Result<Connect, Refused> {
     let version = match headers.get("accept-version") {
         None => Version::V10,
@@ -332,6 +318,11 @@ fn connect(headers: &Headers) -> Result<Connect, Refused> {
             .or_else(key)
             .or_else(|| others().map(|token| Secret::Token(token.into()))),
         login: headers.filled("login").map(Into::into),
+        is_binary: match headers.get("x-binary") {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err(Refused::bad("x-binary is true or false")),
+        },
     })
 }
 

@@ -318,18 +318,15 @@ impl Talk {
                 let sends = self.transactions.end(&name)?;
                 return self.send(sends, receipt);
             }
-            Request::Unsubscribe(id) => self.unsubscribe(&id)?,
+            Request::Unsubscribe(id) => self.unsubscribe(&id),
             Request::Send(Some(name), send) => {
                 let most = self.state.settings.stomp.max_frame;
                 self.transactions.add(&name, send, most)?;
             }
-            Request::Ack(transaction) => {
-                if let Some(name) = transaction {
-                    self.transactions.check(&name)?;
-                }
-            }
+            Request::Ack => {}
             Request::Begin(name) => self.transactions.begin(name)?,
-            Request::Abort(name) => drop(self.transactions.end(&name)?),
+            // What is not open is ended already.
+            Request::Abort(name) => drop(self.transactions.end(&name)),
         }
         if let Some(receipt) = receipt {
             self.say(self.voice.receipt(&receipt, &[]));
@@ -380,7 +377,10 @@ impl Talk {
         self.decoder
             .agree(version, self.state.settings.stomp.max_frame);
         self.voice.version = version;
-        self.voice.lane.with(|frames| frames.agree(version));
+        let is_binary = connect.is_binary;
+        self.voice
+            .lane
+            .with(|frames| frames.agree(version, is_binary));
         self.heart = Heart::agreed(connect.beats, now);
         self.phase = Phase::Inside(identity.expires());
         self.reschedules = true;
@@ -391,6 +391,9 @@ impl Talk {
             ("session", &session),
             ("server", concat!("tailcast/", env!("CARGO_PKG_VERSION"))),
         ];
+        if is_binary {
+            headers.push(("x-binary", "true"));
+        }
         let user = identity.user();
         headers.extend(user.map(|user| ("user-name", user.as_str())));
         self.say(self.voice.connected(&headers));

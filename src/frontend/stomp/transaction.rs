@@ -32,14 +32,6 @@ impl Transactions {
         Ok(())
     }
 
-    /// Whether it's open.
-    pub(super) fn check(&self, name: &str) -> Result<(), Refused> {
-        match self.open.iter().any(|(open, _)| **open == *name) {
-            true => Ok(()),
-            false => Err(unknown(name)),
-        }
-    }
-
     /// Keeps an entry for its COMMIT; all of them together have at most so many bytes.
     pub(super) fn add(&mut self, name: &str, send: Send, bytes_max: usize) -> Result<(), Refused> {
         let waiting = || self.open.iter().flat_map(|(_, sends)| sends);
@@ -98,7 +90,6 @@ mod tests {
         }
         assert!(transactions.add("c", send("4"), 100).is_err());
         assert!(transactions.add("a", send("far too long"), 10).is_err());
-        assert!(transactions.check("b").is_ok() && transactions.check("c").is_err());
         assert_eq!(transactions.end("a"), Ok(vec![send("1"), send("3")]));
         assert!(transactions.end("a").is_err());
         assert_eq!(transactions.end("b"), Ok(vec![send("2")]));

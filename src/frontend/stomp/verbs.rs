@@ -36,7 +36,7 @@ impl Talk {
             Subscribed::First => {}
             Subscribed::Exists => {
                 return Err(Refused::bad(format!(
-                    "there is a subscription {id} already; take another id"
+                    "there is a subscription {id} of another destination already; take another id"
                 )));
             }
             Subscribed::TooMany => return Err(Refused::many_subscriptions()),
@@ -91,11 +91,13 @@ impl Talk {
         })
     }
 
-    /// Ends a subscription, and leaves its room with the last of it.
-    pub(super) fn unsubscribe(&mut self, id: &str) -> Result<(), Refused> {
+    /// Ends a subscription, and leaves its room with the last of it. One that is not there has ended
+    /// already: an ERROR would end all the others of this connection with it.
+    pub(super) fn unsubscribe(&mut self, id: &str) {
         let ended = self.voice.lane.with(|frames| frames.unsubscribe(id));
-        let (room, is_last) =
-            ended.ok_or_else(|| Refused::bad(format!("there is no subscription {id}")))?;
+        let Some((room, is_last)) = ended else {
+            return;
+        };
         if is_last {
             self.session.leave(&room);
             // Given up before it was joined; nobody else says so.
@@ -103,7 +105,6 @@ impl Talk {
                 self.say(self.voice.receipt(&receipt, &[]));
             }
         }
-        Ok(())
     }
 
     /// Publishes entries, all that a transaction has or one alone, once their rooms are known.

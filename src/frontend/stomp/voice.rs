@@ -35,13 +35,13 @@ impl Voice {
 
     /// The answer to a log-in. It's the one frame that is never escaped.
     pub(super) fn connected(&self, headers: &[(&str, &str)]) -> Bytes {
-        self.own(&encode("CONNECTED", headers, b"", Version::V10))
+        self.own(&encode("CONNECTED", headers, "", Version::V10))
     }
 
     /// A receipt, with headers of its own.
     pub(super) fn receipt(&self, receipt: &str, others: &[(&str, &str)]) -> Bytes {
         let headers = [&[("receipt-id", receipt)], others].concat();
-        self.own(&encode("RECEIPT", &headers, b"", self.version))
+        self.own(&encode("RECEIPT", &headers, "", self.version))
     }
 
     /// Says why, and ends the connection.
@@ -57,8 +57,8 @@ impl Voice {
         if refused.code == "bad_version" {
             headers.push(("version", "1.0,1.1,1.2"));
         }
-        let body = refused.message.as_bytes();
-        outlet.send(self.own(&encode("ERROR", &headers, body, self.version)));
+        let text = &refused.message;
+        outlet.send(self.own(&encode("ERROR", &headers, text, self.version)));
         self.lane.with(Frames::set_told);
         outlet.close(refused.reason.clone());
     }

@@ -136,7 +136,7 @@ fn transactions() {
     }
     assert_eq!(got, ["kept 0", "kept 1", "kept 2"]);
     assert_eq!(ids.split(',').count(), 3);
-    client.say(&json!({"abort": "kept"}));
+    client.say(&json!({"commit": "kept", "receipt": "again"}));
     client.error("bad_request");
 }
 
@@ -249,4 +249,49 @@ fn who_may() {
     assert_eq!(answer.status, 200, "{answer:?}");
     banned.error("forbidden");
     banned.next("close");
+}
+
+/// What is ended already, or there already, is no reason to end all else.
+#[test]
+fn what_is_so_already_is_no_error() {
+    let node = StompNode::in_memory(&[]);
+    let mut client = node.client("ws", &[]);
+    client.subscribe("/topic/a", &[("id", "one"), ("ack", "client")]);
+    client.subscribe("/topic/a", &[("id", "one"), ("ack", "client")]);
+    for ended in ["two", "two"] {
+        let headers = json!({"receipt": "ended"});
+        client.say(&json!({"unsubscribe": ended, "headers": headers}));
+        assert_eq!(client.next("receipt")["id"], "ended");
+    }
+    client.say(&json!({"abort": "never begun"}));
+    client.say(&json!({"ack": "undefined"}));
+    client.publish("/topic/a", "once");
+    assert_eq!(client.message().1, "once");
+    // And only once, as it's one subscription.
+    client.publish("/topic/a", "twice");
+    assert_eq!(client.message().1, "twice");
+    let headers = json!({"id": "one", "receipt": "x"});
+    client.say(&json!({"subscribe": "/topic/b", "headers": headers}));
+    assert_eq!(client.error("bad_request")["receipt-id"], "x");
+}
+
+/// Bytes come as they are to a client that says that it can read them, else in base64.
+#[test]
+fn nul_bytes() {
+    let node = StompNode::in_memory(&[]);
+    let (body, coded) = ("\0ERROR\n\n\0", "AEVSUk9SCgoA");
+    for transport in TRANSPORTS {
+        for said in ["false", "true"] {
+            let header = format!("x-binary={said}");
+            let mut client = node.client(transport, &["--header", &header]);
+            client.subscribe("/topic/a", &[]);
+            node.node.publish("a", body);
+            let got = client.next("message");
+            let encoding = &got["headers"]["content-transfer-encoding"];
+            match said {
+                "true" => assert_eq!((&got["body"], encoding), (&json!(body), &Value::Null)),
+                _ => assert_eq!((&got["body"], encoding), (&json!(coded), &json!("base64"))),
+            }
+        }
+    }
 }

@@ -62,7 +62,7 @@ fn bytes_and_large_messages() {
     let node = StompNode::start(&redis.url(), &[]);
     let large = "0123456789abcdef".repeat(40_000);
     for transport in ["ws", "tcp", "websocket", "xhr-streaming"] {
-        let mut client = node.client(transport, &[]);
+        let mut client = node.client(transport, &["--header", "x-binary=true"]);
         client.subscribe("/topic/bytes", &[]);
         client.say(&json!({"publish": "/topic/bytes", "base64": "AAH/AA==",
                            "headers": {"content-type": "application/x", "a": "b:c\nd\\e\r"}}));

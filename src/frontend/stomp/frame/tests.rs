@@ -159,12 +159,20 @@ fn limits() {
     }
     check_error(V12, b"SEND\ncontent-length:1\n\nab\0", FrameError::NoNul);
     check_error(V12, b"SEND\na:\xff\n", FrameError::NotUtf8);
+    for nul in [
+        &b"SEND\na:b\0c\n"[..],
+        b"SEND\na\0b:c\n",
+        b"SEND\na:b\n\0\n",
+    ] {
+        check_error(V12, nul, FrameError::NulInHeader);
+        check_error(Some(Version::V10), nul, FrameError::NulInHeader);
+    }
 }
 
 #[test]
 fn frames_out() {
     let check = |version, headers: &[(&str, &str)], body: &str, want: &str| {
-        let frame = encode("ERROR", headers, body.as_bytes(), version);
+        let frame = encode("ERROR", headers, body, version);
         assert_eq!(String::from_utf8(frame).unwrap(), want);
     };
     let odd = [("a", "x:y\\"), ("b\nc", "1"), ("d", "e\r")];
@@ -177,6 +185,12 @@ fn frames_out() {
     check(Version::V11, &odd, "", "ERROR\na:x\\cy\\\\\nb\\nc:1\n\n\0");
     check(Version::V10, &odd, "", "ERROR\na:x:y\\\n\n\0");
     check(Version::V10, &[("a:b", "1")], "", "ERROR\n\n\0");
+    check(
+        Version::V12,
+        &[("a", "b\0\nERROR"), ("c\0", "d")],
+        "e\0f",
+        "ERROR\na:b\u{fffd}\\nERROR\nc\u{fffd}:d\ncontent-length:5\n\ne\u{fffd}f\0",
+    );
 }
 
 fn pairs() -> impl Strategy<Value = Pairs> {

@@ -19,7 +19,7 @@ fn entry_of(fields: &[(&'static [u8], &'static [u8])]) -> Entry {
 
 fn frames(version: Version, envelope: &'static Envelope) -> Frames {
     let mut frames = Frames::new(envelope);
-    frames.agree(version);
+    frames.agree(version, false);
     frames
 }
 
@@ -76,7 +76,7 @@ fn entries_become_messages() {
         check(
             version,
             &[(b"message", b"a\0b")],
-            &want("content-length:3\n\na\0b\0"),
+            &want("content-transfer-encoding:base64\ncontent-length:4\n\nYQBi\0"),
         );
     }
     // The message is where it is; what the protocol says itself, and what is no text, is left out.
@@ -100,14 +100,14 @@ fn entries_become_messages() {
     check(
         V12,
         &odd,
-        &want("a\\cb:c\nd:e\\nf\\c\\\\\ng:\\rh\ncontent-length:1\n\nm\0"),
+        &want("d:e\\nf\\c\\\\\ng:\\rh\nx-omitted:1\ncontent-length:1\n\nm\0"),
     );
     check(
         V11,
         &odd,
-        &want("a\\cb:c\nd:e\\nf\\c\\\\\ncontent-length:1\n\nm\0"),
+        &want("d:e\\nf\\c\\\\\nx-omitted:2\ncontent-length:1\n\nm\0"),
     );
-    check(V10, &odd, &want("content-length:1\n\nm\0"));
+    check(V10, &odd, &want("x-omitted:3\ncontent-length:1\n\nm\0"));
     check(V12, &[], &want("content-length:0\n\n\0"));
 }
 
@@ -125,7 +125,11 @@ fn each_subscription_gets_its_own() {
     );
     let subscribed = frames.subscribe("2", "/topic/b", &b, false, None);
     assert_eq!(subscribed, Subscribed::Exists);
-    assert_eq!(frames.joined(&a), [Box::<str>::from("r")]);
+    let again = frames.subscribe("2", "/user/queue/x", &a, false, Some("s"));
+    assert_eq!(again, Subscribed::Waits);
+    assert_eq!(frames.joined(&a), ["r", "s"].map(Box::<str>::from));
+    let again = frames.subscribe("2", "/user/queue/x", &a, false, None);
+    assert_eq!(again, Subscribed::Shares);
     assert!(frames.joined(&a).is_empty());
     let hello = encode_entry(Coding::Bytes, &a, &entry_of(&[(b"message", b"hi")]));
     let rest = "message-id:5-1\ntimestamp:5\ncontent-length:2\n\nhi\0";
@@ -174,17 +178,72 @@ fn what_is_no_text_is_base64_where_only_text_passes() {
     let fields: [(&[u8], &[u8]); 3] = [
         (b"message", b"\xff\0"),
         (b"b", b"c"),
-        // Clients take the first.
+        // Some clients take the first, some the last.
         (b"content-transfer-encoding", b"binary"),
     ];
     let got = finish(
         &mut frames,
         &encode_entry(Coding::Quoted, &a, &entry_of(&fields)),
     );
-    let want = want(
-        "content-transfer-encoding:base64\nb:c\ncontent-transfer-encoding:binary\ncontent-length:4\n\n/wA=\0",
-    );
+    let want =
+        want("content-transfer-encoding:base64\nb:c\nx-omitted:1\ncontent-length:4\n\n/wA=\0");
     assert_eq!(quoted::read(&got).unwrap().into_bytes(), want);
+}
+
+#[test]
+fn nul_bytes_are_for_clients_that_ask_for_them() {
+    let a = room("a");
+    let get = |envelope: &'static Envelope, version, is_binary, body: &'static [u8]| {
+        let mut frames = Frames::new(envelope);
+        frames.agree(version, is_binary);
+        frames.subscribe("s", "/topic/a", &a, false, None);
+        let entry = entry_of(&[
+            (b"message", body),
+            (b"x", b"\\"),
+            (b"Content-Transfer-Encoding", b"base64"),
+        ]);
+        finish(&mut frames, &encode_entry(envelope.coding, &a, &entry))
+    };
+    for version in Version::ALL {
+        let x = if version == Version::V10 {
+            "\\"
+        } else {
+            "\\\\"
+        };
+        let any = format!(
+            "content-transfer-encoding:base64\nx:{x}\nx-omitted:1\ncontent-length:8\n\nYQBFUlI=\0"
+        );
+        let raw = format!("x:{x}\nContent-Transfer-Encoding:base64\ncontent-length:5\n\na\0ERR\0");
+        for (is_binary, rest) in [(false, any), (true, raw)] {
+            let bytes = get(&BARE, version, is_binary, b"a\0ERR");
+            assert_eq!(String::from_utf8(bytes).unwrap(), HEAD.to_owned() + &rest);
+            let text = get(&TEXT, version, is_binary, b"a\0ERR");
+            assert_eq!(quoted::read(&text).unwrap(), HEAD.to_owned() + &rest);
+        }
+        // What is no text is no text where only that passes, whatever the client said.
+        let text = get(&TEXT, version, true, b"\xff\0");
+        assert!(quoted::read(&text).unwrap().ends_with("\n\n/wA=\0"));
+        let bytes = get(&BARE, version, true, b"\xff\0");
+        assert!(bytes.ends_with(b"\n\n\xff\0\0"));
+    }
+}
+
+#[test]
+fn who_published_it_is_a_header_however_many_fields_there_are() {
+    let mut fields: Vec<(Bytes, Bytes)> = (0..60)
+        .map(|at| (format!("f{at}").into(), Bytes::from("v")))
+        .collect();
+    fields.insert(0, (Bytes::from("message"), Bytes::from("m")));
+    fields.push((Bytes::from("user"), Bytes::from("bob")));
+    let entry = Entry::new(EntryId::new(5, 1), fields);
+    let a = room("a");
+    let mut frames = frames(Version::V12, &BARE);
+    frames.subscribe("s", "/topic/a", &a, true, None);
+    let got = finish(&mut frames, &encode_entry(Coding::Bytes, &a, &entry));
+    let got = String::from_utf8(got).unwrap();
+    assert!(got.contains("\nf47:v\nuser:bob\nx-omitted:12\n"), "{got}");
+    let (lines, _) = got.split_once("\n\n").unwrap();
+    assert!(lines.lines().count() <= 64, "{lines}");
 }
 
 /// A message as it comes over a carrier of bytes, for one of text: what is no text is base64, and then
