@@ -25,4 +25,5 @@ mod sockjs;
 mod status_page;
 mod stomp;
 mod structure;
+mod tls;
 mod together;

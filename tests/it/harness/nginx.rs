@@ -1,9 +1,9 @@
 //! The examples' balancer: a real nginx.
 
 use std::fs::{self, File, Permissions};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -23,15 +23,36 @@ pub(crate) struct Nginx {
 impl Nginx {
     /// In front of three nodes, with what is in `examples/` under that name. Waits until it answers.
     pub(crate) fn start(example: &str, nodes: &[Node]) -> Self {
+        Self::once(
+            |port| Self::spawn(port, example, nodes),
+            |nginx| {
+                let ready = nginx.request("GET", "/health/ready", &[], "");
+                ready.is_ok_and(|answer| answer.status == 200)
+            },
+        )
+    }
+
+    /// In front of one node, with TLS, and a certificate for `localhost` that nobody signed but itself. Waits
+    /// until it listens; the certificate's path comes with it.
+    pub(crate) fn with_tls(node: &Node) -> (Self, PathBuf) {
+        let nginx = Self::once(
+            |port| Self::spawn_tls(port, node),
+            |nginx| TcpStream::connect((Ipv4Addr::LOCALHOST, nginx.port)).is_ok(),
+        );
+        let certificate = nginx.dir.path().join("cert.pem");
+        (nginx, certificate)
+    }
+
+    /// Starts one on a port that is free, and once more if somebody else got it.
+    fn once(spawn: impl Fn(u16) -> Self, is_ready: impl Fn(&Self) -> bool) -> Self {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             let port = listener.local_addr().unwrap().port();
             drop(listener);
-            let mut nginx = Self::spawn(port, example, nodes);
+            let mut nginx = spawn(port);
             while nginx.child.try_wait().unwrap().is_none() {
-                let ready = nginx.request("GET", "/health/ready", &[], "");
-                if ready.is_ok_and(|answer| answer.status == 200) {
+                if is_ready(&nginx) {
                     return nginx;
                 }
                 assert!(Instant::now() < deadline, "{}", nginx.log());
@@ -70,6 +91,55 @@ impl Nginx {
             // Started by root, nginx reads it as nobody.
             fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         }
+        Self::run(dir, port)
+    }
+
+    fn spawn_tls(port: u16, node: &Node) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let made = Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+            ])
+            .args(["-nodes", "-days", "2", "-subj", "/CN=localhost"])
+            .args(["-addext", "subjectAltName=DNS:localhost"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .args(["-keyout", "key.pem", "-out", "cert.pem"])
+            .current_dir(dir.path())
+            .output()
+            .expect("openssl is installed: scripts/setup --tests");
+        assert!(made.status.success(), "{made:?}");
+        let conf = format!(
+            "daemon off; pid nginx.pid; error_log error.log; events {{}}
+            http {{
+              access_log off;
+              client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+              uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+              server {{
+                listen 127.0.0.1:{port} ssl;
+                ssl_certificate cert.pem;
+                ssl_certificate_key key.pem;
+                location / {{
+                  proxy_pass http://127.0.0.1:{};
+                  proxy_http_version 1.1;
+                  proxy_set_header Upgrade $http_upgrade;
+                  proxy_set_header Connection upgrade;
+                  proxy_set_header Host $http_host;
+                }}
+              }}
+            }}",
+            node.port()
+        );
+        fs::write(dir.path().join("nginx.conf"), conf).unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        Self::run(dir, port)
+    }
+
+    fn run(dir: TempDir, port: u16) -> Self {
         let stderr = File::create(dir.path().join("stderr")).unwrap();
         let installed = Path::new("/usr/sbin/nginx");
         let program = if installed.exists() {
