@@ -80,8 +80,7 @@ impl<D: Dialogue> Dialogue for Framed<D> {
             None => {
                 let payload = [&INVALID_DATA.to_be_bytes()[..], b"Broken JSON encoding."];
                 let end = frame(Opcode::Close, &payload.concat());
-                self.outlet().send(end);
-                self.outlet().close(CloseReason::Gone);
+                self.outlet().close_with(CloseReason::Gone, end);
             }
         }
     }

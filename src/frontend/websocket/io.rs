@@ -9,7 +9,10 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 
+use super::frame::{OPCODE, Opcode};
+use crate::frontend::record::frame_length;
 use crate::frontend::socket::Socket;
+use crate::relay::close::CloseReason;
 use crate::relay::outlet::Outlet;
 
 /// The read buffer of one socket, allocated as long as it lives. Most frames in are smaller; a
@@ -94,10 +97,25 @@ impl Read for Io {
 }
 
 impl Write for Io {
-    /// Takes one or more whole frames: pongs, and the answer to a close frame.
+    /// Takes one or more whole frames: pongs, and the answer to a close frame. That answer is the
+    /// connection's last frame, so the outlet closes with it (RFC 6455, 5.5.1).
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
-        if !self.outlet.is_closing() {
-            self.outlet.send(Bytes::copy_from_slice(frames));
+        let mut rest = frames;
+        while let Some(first) = rest.first() {
+            let length = frame_length(rest).map_err(|error| {
+                io::Error::new(io::ErrorKind::InvalidInput, error)
+            })?;
+            let (frame, behind) = rest
+                .split_at_checked(length)
+                .ok_or(io::ErrorKind::InvalidInput)?;
+            let bytes = Bytes::copy_from_slice(frame);
+            match first & OPCODE {
+                code if code == Opcode::Close as u8 => {
+                    self.outlet.close_with(CloseReason::Gone, bytes);
+                }
+                _ => self.outlet.send(bytes),
+            }
+            rest = behind;
         }
         Ok(frames.len())
     }

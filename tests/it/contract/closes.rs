@@ -1,6 +1,6 @@
 //! The close codes, each as a client meets it.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -8,42 +8,9 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{add, raw_joined, setup, setup_with, wait_for};
-use crate::harness::PATIENCE;
+use crate::harness::bare::{Bare, CLOSE, PING, TEXT, code};
 use crate::harness::clients::{Program, Sse, Ws};
 use crate::harness::http;
-use crate::harness::node::Node;
-
-/// A WebSocket that answers nothing by itself: past its handshake, a bare connection.
-fn bare(node: &Node, path: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(("127.0.0.1", node.port())).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        head.push(byte[0]);
-    }
-    assert!(head.starts_with(b"HTTP/1.1 101 "));
-    stream
-}
-
-/// The next small frame: its first byte and its payload.
-fn bare_frame(stream: &mut TcpStream) -> (u8, Vec<u8>) {
-    let mut head = [0; 2];
-    stream.read_exact(&mut head).unwrap();
-    assert!(head[1] < 126, "a small frame without a mask: {head:?}");
-    let mut payload = vec![0; usize::from(head[1])];
-    stream.read_exact(&mut payload).unwrap();
-    (head[0], payload)
-}
-
-fn code(payload: &[u8]) -> u16 {
-    u16::from_be_bytes([payload[0], payload[1]])
-}
 
 #[tokio::test]
 async fn too_large_is_1009() {
@@ -79,9 +46,9 @@ async fn broken_protocol_is_1002_and_1007() {
         (&[0x09, 0x80, 0, 0, 0, 0], 1002),
         (&[0xc1, 0x80, 0, 0, 0, 0], 1002),
     ] {
-        let mut stream = bare(&node, "/rooms/r");
-        stream.write_all(bytes).unwrap();
-        let (first, payload) = bare_frame(&mut stream);
+        let mut client = Bare::open(&node, "/rooms/r");
+        client.try_send(bytes).unwrap();
+        let (first, payload) = client.some_frame();
         assert_eq!((first, code(&payload)), (0x88, want), "{bytes:?}");
     }
     assert_eq!(node.get("/health/live").status, 200);
@@ -106,14 +73,14 @@ async fn what_no_retry_mends_is_4400() {
 async fn no_pong_is_4408() {
     let (_redis, node) = setup_with(&["--ping", "200ms", "--pong", "300ms"]);
     for path in ["/rooms/r", "/rooms/r?format=json"] {
-        let mut stream = bare(&node, path);
+        let mut client = Bare::open(&node, path);
         let began = Instant::now();
         let mut pinged = false;
         loop {
-            match bare_frame(&mut stream) {
-                (0x89, _) => pinged = true,
-                (0x81, _) => {}
-                (0x88, payload) => {
+            match client.some_frame() {
+                (PING, _) => pinged = true,
+                (TEXT, _) => {}
+                (CLOSE, payload) => {
                     assert_eq!(code(&payload), 4408);
                     break;
                 }
