@@ -141,6 +141,9 @@ fn a_ping_before_a_close_is_answered_first() {
         .try_send(&[masked(PING, b"p"), close].concat())
         .unwrap();
     assert_eq!(client.frame(), Some((PONG, b"p".to_vec())));
-    assert_eq!(client.frame(), Some((CLOSE, 1000u16.to_be_bytes().to_vec())));
+    assert_eq!(
+        client.frame(),
+        Some((CLOSE, 1000u16.to_be_bytes().to_vec()))
+    );
     assert_eq!(client.frame(), None);
 }
