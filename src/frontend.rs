@@ -47,9 +47,8 @@ pub(crate) use takeover::{Run, Taken, Takeover};
 
 /// Frames per second that are read from a client, unless the settings say otherwise.
 ///
-/// Far more than people or pages of theirs send, and as much as a back end that writes into many rooms through
-/// one socket does. Frames cost some 10 µs each, so one client that sends as fast as it can takes about
-/// one hundredth of a core, and a hundred of them a whole one.
+/// Far more than people or their pages send, and enough for a back end that publishes over one socket. As nothing
+/// is refused, a client that needs more is slow and loses nothing, and one that floods can't keep a core busy.
 pub const FRAME_RATE: u32 = 1_000;
 
 /// Settings of all front ends.
