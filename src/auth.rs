@@ -121,7 +121,9 @@ impl Default for Settings {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// No token and no key, and nobody may come in without.
-    #[error("set a token cookie to authenticate")]
+    #[error(
+        "no credential came: bring a token as Authorization: Bearer, ?token= or a token cookie"
+    )]
     Missing,
     /// Not to be trusted, and why.
     #[error("{0}")]

@@ -45,6 +45,12 @@ pub use origin::{OriginError, Origins};
 pub(crate) use socket::Socket;
 pub(crate) use takeover::{Run, Taken, Takeover};
 
+/// Frames per second that are read from a client, unless the settings say otherwise.
+///
+/// Far more than people or their pages send, and enough for a back end that publishes over one socket. As nothing
+/// is refused, a client that needs more is slow and loses nothing, and one that floods can't keep a core busy.
+pub const FRAME_RATE: u32 = 1_000;
+
 /// Settings of all front ends.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -58,7 +64,7 @@ pub struct Settings {
     pub raw_inbox: bool,
     /// Whether metrics and the status page are served elsewhere.
     pub ops_apart: bool,
-    /// Frames a socket may send per second; 0 is no limit.
+    /// Frames per second that are read from a client, and at once after a quiet second; 0 is no limit.
     pub frame_rate: u32,
     /// How long a socket may be silent before it's pinged.
     pub ping: Duration,
@@ -89,7 +95,7 @@ impl Settings {
             max_fields: 64,
             raw_inbox: false,
             ops_apart: false,
-            frame_rate: 100,
+            frame_rate: FRAME_RATE,
             ping: Duration::from_secs(25),
             pong: Duration::from_secs(10),
             idle_timeout: None,
@@ -160,6 +166,8 @@ pub(crate) struct SocketQuery {
     pub(crate) from: Option<String>,
     /// `raw` or `json`.
     pub(crate) format: Option<String>,
+    /// What a raw socket's frames are: `auto`, `text` or `binary`.
+    pub(crate) frames: Option<String>,
     /// The room, for sockets at `/`.
     pub(crate) room: Option<String>,
     /// Another name for `room`.

@@ -8,7 +8,7 @@
 
 const SUBPROTOCOL = 'tailcast.json'
 
-/** Frames sent per second, and at once; half of what a node lets in (`--frame-rate`). */
+/** Frames sent per second, and at once; a tenth of what a node reads without slowing down (`--frame-rate`). */
 const FRAMES_PER_SECOND = 100
 const FRAMES_AT_ONCE = 50
 

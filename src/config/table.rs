@@ -112,7 +112,7 @@ pub static SETTINGS: &[Setting] = &[
     row("max-rooms", "128", Kind::Count(1), "Most rooms a socket may be in"),
     row("max-sockets", "0", Kind::Count(0), "Most sockets at a time; 0 goes by the open-file limit"),
     row("max-in-flight", "64", Kind::Count(1), "Publishes of one socket on their way at a time"),
-    row("frame-rate", "200", Kind::Count(0), "Frames a socket may send per second; 0 is no limit"),
+    row("frame-rate", "1000", Kind::Count(0), "Frames per second that are read from a client; what comes faster waits; 0 is no limit"),
     row("rate", "member=20/30s,viewer=20/30s,moderator=100/30s", Kind::List("ROLE=N/TIME,…"), "How often a user may publish in a room, by role, and room=N/TIME for all of a room together; hosts and co-hosts have no part in that"),
     row("presence-limit", "500", Kind::Count(1), "With more users than this in a room, only their number is told"),
     row("raw-inbox", "false", Kind::Switch, "Give raw sockets what is sent to their user, without ?inbox=1"),

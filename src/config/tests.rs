@@ -64,7 +64,7 @@ fn defaults() {
     assert_eq!(config.slow_timeout, Some(Duration::from_secs(60)));
     assert_eq!(config.max_sockets, None);
     assert_eq!(config.max_frame, 65_536);
-    assert_eq!(config.frame_rate, Some(200));
+    assert_eq!(config.frame_rate, Some(crate::frontend::FRAME_RATE));
     assert_eq!(config.idle_timeout, None);
     assert_eq!(config.window_total, 256 << 20);
 
@@ -151,7 +151,7 @@ fn all_errors_at_once() {
         "keep_for = \"1h\"\nfrobnicate = 1\nlinger = 5\nframe-rate = 1.5\ntail = \"both\"\nmax-rooms = -1\n",
     );
     let want = [
-        "FILE: frame-rate is a TOML float; write frame-rate = 200",
+        "FILE: frame-rate is a TOML float; write frame-rate = 1000",
         "FILE: unknown key frobnicate; leave it out, `tailcast config` prints all there are",
         "FILE: unknown key keep_for; did you mean keep-for?",
         "--default-room \"\" is no room name: a room needs a name; write another",

@@ -39,6 +39,11 @@ thread_local! {
 pub(crate) trait Finish: Send + 'static {
     /// Appends what the client gets, which may be nothing.
     fn finish(&mut self, record: Record<'_>, out: &mut Vec<u8>);
+
+    /// Whether the end of this lane's connection is the carrier's, so that no lane writes behind it.
+    fn ends_carrier(&self) -> bool {
+        true
+    }
 }
 
 /// What several lanes' bytes go out by.
@@ -55,6 +60,8 @@ struct State {
     /// Who waits to write, by the lane's number.
     waiting: SmallVec<[(usize, Waker); 1]>,
     lanes: usize,
+    /// The end is written: no lane writes behind it, as nothing may follow a close frame.
+    is_ended: bool,
 }
 
 enum Under {
@@ -90,6 +97,7 @@ impl Carrier {
                 left: BytesMut::new(),
                 waiting: SmallVec::new(),
                 lanes: 0,
+                is_ended: false,
             }),
             arrived: Notify::new(),
             itself: itself.clone(),
@@ -321,10 +329,13 @@ impl<F: Finish> Lane<F> {
         let mut inner = self.inner();
         let mut state = self.carrier.state();
         let written = match state.clear() {
+            Ok(()) if state.is_ended => Ok(()),
             Ok(()) => state.write(first, &self.carrier.arrived),
             // Behind what is left already; it's little.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                state.left.extend_from_slice(first);
+                if !state.is_ended {
+                    state.left.extend_from_slice(first);
+                }
                 Ok(())
             }
             Err(error) => Err(error),
@@ -348,12 +359,17 @@ impl<F: Finish> Wire for Lane<F> {
         }
         let mut state = self.carrier.state();
         state.clear()?;
+        if state.is_ended {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         SCRATCH.with_borrow_mut(|out| {
             out.clear();
             let mut pieces = Pieces(bytes);
             while out.len() < SCRATCH_BYTES
+                && !state.is_ended
                 && let Some(piece) = pieces.next()
             {
+                state.is_ended = inner.finish.ends_carrier() && piece.is_ok_and(Piece::is_end);
                 match piece {
                     Ok(Piece::Frame(frame)) => out.extend_from_slice(frame),
                     Ok(Piece::Record(record)) if record.kind == Kind::Own => {

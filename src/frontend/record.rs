@@ -16,6 +16,7 @@
 
 use bytes::Bytes;
 
+use crate::frontend::websocket::frame::{OPCODE, Opcode};
 use crate::relay::entry::{EntryId, RoomName};
 
 const HEAD: usize = 23;
@@ -56,6 +57,18 @@ pub(crate) enum Piece<'a> {
     Frame(&'a [u8]),
     /// To be made a frame of.
     Record(Record<'a>),
+}
+
+impl Piece<'_> {
+    /// Whether nothing may follow it in its connection.
+    pub(crate) fn is_end(self) -> bool {
+        match self {
+            Piece::Frame(frame) => frame
+                .first()
+                .is_some_and(|first| first & OPCODE == Opcode::Close as u8),
+            Piece::Record(record) => record.kind == Kind::Close,
+        }
+    }
 }
 
 /// Bytes that are neither frames nor records.

@@ -10,7 +10,8 @@ use axum::http::header::{
     CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet::STANDARD;
+use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -19,6 +20,7 @@ use super::ApiError;
 pub(crate) mod frame;
 mod io;
 mod limits;
+mod pace;
 mod session;
 mod watch;
 
@@ -27,6 +29,13 @@ pub(crate) use limits::Limiter;
 pub(crate) use session::size_of_loop;
 pub(crate) use session::{Dialogue, Inbound, run};
 pub(crate) use watch::Times;
+
+/// Base64 as in a handshake's key. The last character of 16 bytes has four bits that stand for nothing, and they
+/// need not be zero: RFC 6455's own example in 4.1, `AQIDBAUGBwgJCgsMDQ4PEC==`, has one of them set.
+const KEY: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
 
 /// A client's part of a handshake, checked.
 #[derive(Debug, PartialEq)]
@@ -52,7 +61,7 @@ impl Handshake {
         }
         let key = headers
             .get(SEC_WEBSOCKET_KEY)
-            .filter(|key| STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16))
+            .filter(|key| KEY.decode(key).is_ok_and(|nonce| nonce.len() == 16))
             .ok_or_else(|| ApiError::bad_request("Sec-WebSocket-Key is missing or malformed"))?;
         Ok(Handshake {
             accept: derive_accept_key(key.as_bytes()),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::http::HeaderMap;
 use bytes::Bytes;
 
+use self::raw::Frames;
 use self::talk::Dialect;
 use super::websocket::{Handshake, subprotocols};
 use super::{ApiError, FrontendState, Run, SocketQuery, is_on};
@@ -74,6 +75,8 @@ struct Wish {
     presence: bool,
     /// Where the user's own room begins, if it comes at all.
     inbox: Option<Position>,
+    /// What kind of frames it gets, if it's raw.
+    frames: Frames,
 }
 
 impl Wish {
@@ -87,7 +90,18 @@ impl Wish {
             (None, Dialect::Raw) | (Some("" | "0" | "false"), _) => None,
             (Some(from), _) => Some(position(from)?),
         };
+        let frames = match (query.frames.as_deref(), dialect) {
+            (None, _) => Frames::default(),
+            (Some(word), Dialect::Raw) => Frames::from_word(word)
+                .ok_or_else(|| ApiError::bad_request("frames is one of: auto, text, binary"))?,
+            (Some(_), Dialect::Json) => {
+                return Err(ApiError::bad_request(
+                    "frames is for format=raw; a JSON socket's frames are text",
+                ));
+            }
+        };
         Ok(Wish {
+            frames,
             from: query
                 .from
                 .as_deref()
@@ -139,6 +153,7 @@ fn dialect(
 mod tests {
     use super::*;
     use axum::http::{HeaderName, HeaderValue};
+    use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
     /// A good handshake, changed: an empty value takes the header away.
     fn answer(changes: &[(&'static str, &'static str)], query: &str) -> Result<Answer, ApiError> {
@@ -181,6 +196,18 @@ mod tests {
         );
     }
 
+    /// Of its section 4.1, which has a bit set that stands for nothing, and that as it should be.
+    #[test]
+    fn the_other_sample_of_the_rfc() {
+        for key in ["AQIDBAUGBwgJCgsMDQ4PEC==", "AQIDBAUGBwgJCgsMDQ4PEA=="] {
+            let answer = answer(&[("sec-websocket-key", key)], "/").unwrap();
+            let head = String::from_utf8(answer.head().to_vec()).unwrap();
+            // Of the key as it came, whatever that stands for.
+            let accept = derive_accept_key(key.as_bytes());
+            assert!(head.contains(&accept), "{key}: {head}");
+        }
+    }
+
     #[test]
     fn refusals() {
         let check = |changes: &[(&'static str, &'static str)], query: &str, status: u16| {
@@ -192,13 +219,34 @@ mod tests {
         check(&[("sec-websocket-key", "")], "/", 400);
         check(&[("sec-websocket-key", "c2hvcnQ=")], "/", 400);
         check(&[("sec-websocket-key", "not base64")], "/", 400);
+        // 15 and 17 bytes, and no padding.
+        check(&[("sec-websocket-key", "AQIDBAUGBwgJCgsMDQ4P")], "/", 400);
+        check(
+            &[("sec-websocket-key", "AQIDBAUGBwgJCgsMDQ4PEBE=")],
+            "/",
+            400,
+        );
+        check(&[("sec-websocket-key", "AQIDBAUGBwgJCgsMDQ4PEA")], "/", 400);
         check(&[("connection", "keep-alive")], "/", 400);
         check(&[("upgrade", "h2c")], "/", 400);
         check(&[], "/?format=xml", 400);
         check(&[], "/?format=", 400);
         check(&[], "/?from=yesterday", 400);
+        check(&[], "/?frames=bytes", 400);
+        check(&[], "/?format=json&frames=binary", 400);
         let text = answer(&[], "/?from=$").unwrap_err().message;
         assert_eq!(text, PositionError.to_string());
+    }
+
+    #[test]
+    fn frames() {
+        let check = |query: &str, want: Frames| {
+            assert_eq!(answer(&[], query).unwrap().wish.frames, want, "{query}");
+        };
+        check("/", Frames::Auto);
+        check("/?frames=auto", Frames::Auto);
+        check("/?frames=text", Frames::Text);
+        check("/?format=raw&frames=binary", Frames::Binary);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::close::CloseReason;
 use super::cursor::Cursor;
 use super::entry::{EntryId, RoomName};
 use super::fanout::Pass;
-use super::format::{Format, GapFrame};
+use super::format::{Format, Gap, GapFrame};
 use super::registry::Membership;
 use super::room::{Room, Start};
 use super::stats::{Stats, Tally};
@@ -163,8 +163,15 @@ impl Outlet {
     /// Ends the connection: the format's closing bytes go out after what has begun, then nothing.
     /// The first reason wins.
     pub fn close(self: &Arc<Self>, reason: CloseReason) {
+        let last = (self.format.close)(&reason);
+        self.close_with(reason, last);
+    }
+
+    /// Ends the connection with these last bytes instead of the format's: an answer to a client that
+    /// closed. It's one step, so nothing comes between them and the end, and nothing behind them.
+    pub fn close_with(self: &Arc<Self>, reason: CloseReason, last: Bytes) {
         let mut out = self.out();
-        self.begin_close(&mut out, reason);
+        self.begin_close(&mut out, reason, last);
         self.carry_on(&mut out);
     }
 
@@ -222,7 +229,7 @@ impl Outlet {
                     out.push_own(frame);
                 }
                 GapFrame::Close => {
-                    self.begin_close(&mut out, CloseReason::Gap(gap));
+                    self.begin_gap_close(&mut out, gap);
                     self.carry_on(&mut out);
                     return;
                 }
@@ -487,23 +494,28 @@ impl Outlet {
             seat.cursor = batch.end;
             batch.count(batch.frames(), tally);
             if let Some(gap) = batch.close {
-                self.begin_close(out, CloseReason::Gap(gap));
+                self.begin_gap_close(out, gap);
                 return self.flush(out);
             }
         }
     }
 
-    /// Leaves all rooms and queues the closing bytes.
-    fn begin_close(&self, out: &mut Out, reason: CloseReason) {
+    fn begin_gap_close(&self, out: &mut Out, gap: Gap) {
+        let reason = CloseReason::Gap(gap);
+        let last = (self.format.close)(&reason);
+        self.begin_close(out, reason, last);
+    }
+
+    /// Leaves all rooms and queues the last bytes.
+    fn begin_close(&self, out: &mut Out, reason: CloseReason, last: Bytes) {
         if out.closing.is_some() {
             return;
         }
         if let CloseReason::Gap(gap) = &reason {
             self.stats.gap(gap.reason);
         }
-        let frame = (self.format.close)(&reason);
-        if !frame.is_empty() {
-            out.push_own(frame);
+        if !last.is_empty() {
+            out.push_own(last);
         }
         out.seats.clear();
         out.closing = Some(reason);

@@ -3,6 +3,7 @@
 // Not every helper is used by every set of tests.
 #![allow(dead_code)]
 
+pub(crate) mod bare;
 pub(crate) mod clients;
 pub(crate) mod http;
 pub(crate) mod nginx;

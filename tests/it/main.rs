@@ -8,6 +8,7 @@ mod apps;
 mod bench;
 mod board;
 mod checker;
+mod closing;
 mod conformance;
 mod contract;
 mod examples;

@@ -26,7 +26,8 @@ const SECRET: &str = "what the tokens of these tests are signed with";
 const KEY: &str = "the-key-of-a-back-end";
 
 /// What is told when a connection brings nothing.
-const NO_CREDENTIAL: &str = "set a token cookie to authenticate";
+const NO_CREDENTIAL: &str =
+    "no credential came: bring a token as Authorization: Bearer, ?token= or a token cookie";
 
 /// A room that a client is in, or an error that has to come, within a second; and what a busy
 /// machine adds.

@@ -65,7 +65,7 @@ struct PublishArg {
 }
 
 impl Client {
-    pub(super) fn on_event(&mut self, whole: Whole, wait: Option<Duration>) {
+    pub(super) fn on_event(&mut self, whole: Whole) {
         let Some(at) = self.open(&whole.namespace) else {
             return;
         };
@@ -76,10 +76,6 @@ impl Client {
             namespace: whole.namespace.as_str().into(),
             ack: whole.ack,
         };
-        if let Some(wait) = wait {
-            let refusal = Refusal::TooFast(wait);
-            return self.send_error(at, &reply, &error_of(&refusal));
-        }
         // The packet's form is checked.
         let Some((args, name)) = Args::of(&whole.json).and_then(|args| {
             let name = args.name()?;

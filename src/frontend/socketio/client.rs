@@ -22,7 +22,6 @@ use super::stamp::Stamp;
 use super::told::{FORMAT, event};
 use crate::auth::{AuthError, Identity};
 use crate::frontend::carrier::Carrier;
-use crate::frontend::websocket::Limiter;
 use crate::frontend::websocket::frame::{Opcode, frame};
 use crate::frontend::{ApiError, FrontendState, SocketQuery};
 use crate::relay::close::CloseReason;
@@ -81,7 +80,6 @@ pub(super) struct Client {
     /// What was read last, if it has to wait.
     pub(super) pending: Option<BoxFuture<'static, Resumed>>,
     assembly: Assembly,
-    limiter: Limiter,
     /// When a namespace must be connected.
     connect_by: Option<Instant>,
     outlet: Arc<Outlet>,
@@ -108,7 +106,6 @@ impl Client {
             spaces: SmallVec::from_iter([Space::new(session, lane)]),
             pending: None,
             assembly: Assembly::default(),
-            limiter: Limiter::new(now),
             connect_by,
             outlet,
         }
@@ -147,38 +144,35 @@ impl Client {
     }
 
     /// A text message.
-    pub(super) fn on_text(&mut self, text: &str, now: Instant) {
+    pub(super) fn on_text(&mut self, text: &str) {
         if let Some(profile) = self.state.profile().filter(|profile| profile.is_raw()) {
             return self.send(&profile.echo(text));
         }
         let limit = self.state.settings.socketio.max_payload;
         match self.assembly.text(text, limit) {
-            Ok(Some(whole)) => self.on_packet(whole, now),
+            Ok(Some(whole)) => self.on_packet(whole),
             Ok(None) => {}
             Err(error) => self.close(CloseReason::BadRequest(error.to_string().into())),
         }
     }
 
     /// A binary message.
-    pub(super) fn on_binary(&mut self, bytes: &[u8], now: Instant) {
+    pub(super) fn on_binary(&mut self, bytes: &[u8]) {
         if self.state.profile().is_some_and(|profile| profile.is_raw()) {
             return self.outlet.send(frame(Opcode::Binary, bytes));
         }
         match self.assembly.binary(bytes) {
-            Ok(Some(whole)) => self.on_packet(whole, now),
+            Ok(Some(whole)) => self.on_packet(whole),
             Ok(None) => {}
             Err(error) => self.close(CloseReason::BadRequest(error.to_string().into())),
         }
     }
 
-    fn on_packet(&mut self, whole: Whole, now: Instant) {
-        let rate = self.state.settings.frame_rate;
-        let wait = self.limiter.take(rate, now).err();
+    fn on_packet(&mut self, whole: Whole) {
         match whole.kind {
-            // The way in may take a while; the way out costs little.
-            Kind::Connect => self.on_connect(whole, wait),
+            Kind::Connect => self.on_connect(whole),
             Kind::Disconnect => self.on_disconnect(&whole.namespace),
-            Kind::Event => self.on_event(whole, wait),
+            Kind::Event => self.on_event(whole),
             // We never ask.
             Kind::Ack => {}
         }

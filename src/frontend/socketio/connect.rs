@@ -5,12 +5,11 @@
 //! is, else a new one.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::assembly::Whole;
 use super::client::{Client, Resumed, SPACES_MAX, text};
@@ -74,8 +73,8 @@ struct Plan {
 type Refused = (&'static str, String);
 
 impl Client {
-    /// Somebody asks to come in; too soon, they wait.
-    pub(super) fn on_connect(&mut self, whole: Whole, wait: Option<Duration>) {
+    /// Somebody asks to come in.
+    pub(super) fn on_connect(&mut self, whole: Whole) {
         let namespace = whole.namespace.as_str();
         self.end_closed();
         if self.is_taken(namespace) {
@@ -102,9 +101,6 @@ impl Client {
         let (state, known) = (self.state.clone(), self.hello.who.clone());
         let namespace = namespace.into();
         self.pending = Some(Box::pin(async move {
-            if let Some(wait) = wait {
-                sleep(wait).await;
-            }
             let who = match &auth.token {
                 Some(token) => state.auth.identify(&Credentials::token(token)).await,
                 None => known,

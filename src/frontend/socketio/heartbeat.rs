@@ -39,6 +39,13 @@ impl Heartbeat {
         }
     }
 
+    /// Its answer may be behind what is not read yet, so it has its time again.
+    pub(super) fn on_unheard(&mut self, now: Instant, timeout: Duration) {
+        if self.is_pinged {
+            self.due = now + timeout;
+        }
+    }
+
     /// `is_blocked` says that what we send stays with us, and so does the ping.
     pub(super) fn check(&mut self, now: Instant, is_blocked: bool, timeout: Duration) -> Beat {
         if now < self.due {
@@ -76,6 +83,8 @@ mod tests {
         assert_eq!(beat.check(at(500), false, TIMEOUT), Beat::Wait(at(799)));
         assert_eq!(beat.check(at(800), false, TIMEOUT), Beat::Ping(at(1000)));
         assert_eq!(beat.check(at(1000), true, TIMEOUT), Beat::Wait(at(1200)));
-        assert_eq!(beat.check(at(1200), false, TIMEOUT), Beat::Over);
+        beat.on_unheard(at(1100), TIMEOUT);
+        assert_eq!(beat.check(at(1200), false, TIMEOUT), Beat::Wait(at(1300)));
+        assert_eq!(beat.check(at(1300), false, TIMEOUT), Beat::Over);
     }
 }

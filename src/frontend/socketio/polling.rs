@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::task::coop;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::client::{Client, Hello};
 use super::heartbeat::{Beat, Heartbeat};
@@ -17,6 +17,7 @@ use super::payload::{self, CLOSE, NOOP, Packet};
 use super::probe::probed;
 use super::{Key, opening, socket};
 use crate::frontend::carrier::{Carrier, Over};
+use crate::frontend::websocket::Limiter;
 use crate::frontend::{FrontendState, Taken};
 use crate::metrics::Kind;
 use crate::relay::close::CloseReason;
@@ -63,6 +64,7 @@ struct Inner {
     /// When a request came or ended last.
     last: Instant,
     heartbeat: Heartbeat,
+    limiter: Limiter,
 }
 
 /// The request makes no sense for this session, and the session is over with it.
@@ -96,6 +98,7 @@ impl Polled {
                 has_moved: false,
                 last: now,
                 heartbeat: Heartbeat::new(now, settings.ping_interval),
+                limiter: Limiter::new(now),
             }),
             release: Notify::new(),
             left: Notify::new(),
@@ -199,15 +202,16 @@ impl Polled {
         for packet in payload::packets(body) {
             // A body may hold half a million packets.
             coop::consume_budget().await;
+            self.pace(client).await;
             client.ready().await;
             if self.outlet.is_closing() {
                 return Ok(());
             }
-            let now = Instant::now();
             match packet {
-                Ok(Packet::Text(text)) => client.on_text(text, now),
-                Ok(Packet::Binary(bytes)) => client.on_binary(&bytes, now),
+                Ok(Packet::Text(text)) => client.on_text(text),
+                Ok(Packet::Binary(bytes)) => client.on_binary(&bytes),
                 Ok(Packet::Pong) => {
+                    let now = Instant::now();
                     let interval = self.state.settings.socketio.ping_interval;
                     self.inner().heartbeat.on_pong(now, interval);
                 }
@@ -221,6 +225,18 @@ impl Polled {
         // request.
         client.ready().await;
         Ok(())
+    }
+
+    /// Waits until one more packet may be read, and looks after the client meanwhile.
+    async fn pace(&self, client: &mut Client) {
+        let rate = self.state.settings.frame_rate;
+        loop {
+            let now = Instant::now();
+            let taken = self.inner().limiter.take(rate, now);
+            let Err(wait) = taken else { return };
+            client.check(now);
+            sleep(wait).await;
+        }
     }
 
     /// Lets a socket try to take over; none if another one does.
@@ -303,7 +319,11 @@ impl Polled {
         let mut inner = self.inner();
         let silent_at = inner.last + settings.ping_timeout;
         let is_busy = inner.is_fetching || inner.is_bringing;
-        let beat = inner.heartbeat.check(now, false, settings.ping_timeout);
+        // Its answer may be behind what is read just now, no faster than that may be.
+        let is_unheard = inner.is_bringing;
+        let beat = inner
+            .heartbeat
+            .check(now, is_unheard, settings.ping_timeout);
         drop(inner);
         let mut next = match beat {
             Beat::Wait(then) => then,

@@ -73,11 +73,10 @@ impl Dialogue for Talk {
     fn on_frame(&mut self, inbound: Inbound<'_>, now: Instant) {
         let text = match inbound {
             Inbound::Text(text) => text,
-            Inbound::Binary(bytes) => return self.client.on_binary(bytes, now),
-            Inbound::Ping => return,
+            Inbound::Binary(bytes) => return self.client.on_binary(bytes),
         };
         match text_packet(text) {
-            Ok(Packet::Text(text)) => self.client.on_text(text, now),
+            Ok(Packet::Text(text)) => self.client.on_text(text),
             Ok(Packet::Pong) => {
                 let interval = self.settings().ping_interval;
                 self.heartbeat.on_pong(now, interval);
@@ -90,6 +89,11 @@ impl Dialogue for Talk {
                 self.client.close(CloseReason::BadRequest(text));
             }
         }
+    }
+
+    fn on_paused(&mut self, now: Instant) {
+        let timeout = self.settings().ping_timeout;
+        self.heartbeat.on_unheard(now, timeout);
     }
 
     fn check(&mut self, now: Instant) -> Option<Instant> {

@@ -146,6 +146,11 @@ impl Finish for Stamp {
             Kind::Own => out.extend_from_slice(record.body),
         }
     }
+
+    /// Other namespaces' ends are told in words, and the transport goes on.
+    fn ends_carrier(&self) -> bool {
+        self.is_main
+    }
 }
 
 /// Appends a text frame of several parts.

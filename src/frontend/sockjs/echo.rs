@@ -119,7 +119,6 @@ impl Dialogue for Talk {
         let bytes = match frame {
             Inbound::Text(text) => text.as_bytes(),
             Inbound::Binary(bytes) => bytes,
-            Inbound::Ping => return,
         };
         let mut out = Vec::new();
         self.envelope.put(&mut out, bytes);

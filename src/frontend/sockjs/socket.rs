@@ -64,7 +64,6 @@ impl<D: Dialogue> Dialogue for Framed<D> {
         let text = match inbound {
             Inbound::Text(text) => text.as_bytes(),
             Inbound::Binary(bytes) => bytes,
-            Inbound::Ping => return self.under.on_frame(inbound, now),
         };
         // Some clients send nothing as a sign of life.
         if text.is_empty() {
@@ -80,14 +79,17 @@ impl<D: Dialogue> Dialogue for Framed<D> {
             None => {
                 let payload = [&INVALID_DATA.to_be_bytes()[..], b"Broken JSON encoding."];
                 let end = frame(Opcode::Close, &payload.concat());
-                self.outlet().send(end);
-                self.outlet().close(CloseReason::Gone);
+                self.outlet().close_with(CloseReason::Gone, end);
             }
         }
     }
 
     fn on_received(&mut self, now: Instant) {
         self.under.on_received(now);
+    }
+
+    fn on_paused(&mut self, now: Instant) {
+        self.under.on_paused(now);
     }
 
     fn check(&mut self, now: Instant) -> Option<Instant> {

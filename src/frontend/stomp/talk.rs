@@ -56,8 +56,6 @@ pub(super) enum Resumed {
     Who(Connect, Result<Identity, AuthError>),
     /// The client was too fast for this frame.
     Frame(Frame),
-    /// It was too fast, but there is nothing to do.
-    Rested,
     /// It's known who an anonymous client says it is, and what it says now.
     Named(Option<Identity>, Vec<(RoomName, Send)>, Option<Box<str>>),
     /// These rooms' rules are known.
@@ -269,7 +267,6 @@ impl Talk {
                 }
                 None => self.on_stomp(frame, now),
             },
-            Resumed::Rested => {}
             Resumed::Named(identity, sends, receipt) => {
                 if let Some(identity) = identity {
                     self.session.introduce(identity);
@@ -485,13 +482,6 @@ impl Dialogue for Talk {
         match frame {
             Inbound::Text(text) => self.on_bytes(text.as_bytes(), now),
             Inbound::Binary(bytes) => self.on_bytes(bytes, now),
-            Inbound::Ping if self.pending.is_none() => {
-                let rest = self
-                    .too_fast(now)
-                    .map(|wait| sleep(wait).map(|()| Resumed::Rested));
-                self.pending = rest.map(FutureExt::boxed);
-            }
-            Inbound::Ping => {}
         }
     }
 

@@ -14,6 +14,9 @@ use crate::relay::close::CloseReason;
 
 const FIN: u8 = 0x80;
 
+/// The part of a frame's first byte that is its opcode.
+pub(crate) const OPCODE: u8 = 0x0f;
+
 /// What a frame is (RFC 6455, 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -63,7 +66,7 @@ pub(crate) fn data(payload: &[u8]) -> Bytes {
     }
 }
 
-/// The close frame; empty after the client closed, as its own frame is answered already.
+/// The close frame; empty after the client closed, as the answer to its own frame is the last one.
 pub(crate) fn close(reason: &CloseReason) -> Bytes {
     if *reason == CloseReason::Gone {
         return Bytes::new();

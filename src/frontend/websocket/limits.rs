@@ -1,4 +1,4 @@
-//! How many frames a client may send: a generic cell rate limiter, small enough to live in every
+//! How many frames of a client are read: a generic cell rate limiter, small enough to live in every
 //! connection, with the time passed in.
 
 use std::time::Duration;

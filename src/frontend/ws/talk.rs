@@ -11,7 +11,7 @@ use tracing::debug;
 use super::request::{Ref, Request};
 use super::{Wish, json, raw, wire};
 use crate::auth::{AuthError, Identity};
-use crate::frontend::websocket::{self, Dialogue, Inbound, Limiter};
+use crate::frontend::websocket::{self, Dialogue, Inbound};
 use crate::frontend::{FrontendState, Taken};
 use crate::metrics::Kind;
 use crate::people::Refusal;
@@ -19,7 +19,6 @@ use crate::people::session::{CantJoin, Join, Session};
 use crate::relay::close::CloseReason;
 use crate::relay::connection::Connection;
 use crate::relay::entry::RoomName;
-use crate::relay::format::Format;
 use crate::relay::outlet::Outlet;
 
 /// How long a socket without a credential may take to send a token. Twice what a page needs that has
@@ -63,14 +62,6 @@ impl Dialect {
             Dialect::Json => Kind::WsJson,
         }
     }
-
-    /// How the relay writes to it.
-    pub(super) fn format(self) -> &'static Format {
-        match self {
-            Dialect::Raw => &raw::RAW,
-            Dialect::Json => &wire::JSON,
-        }
-    }
 }
 
 /// What comes of something that has to be waited for before the next frame is read.
@@ -91,7 +82,6 @@ pub(super) struct Talk {
     pub(super) room: RoomName,
     pub(super) wish: Wish,
     pub(super) dialect: Dialect,
-    pub(super) limiter: Limiter,
     /// Held also by every answer under way that is worked on aside; none before the first.
     pub(super) asides: Option<Arc<()>>,
     /// The frame that was read last, if it has to wait.
@@ -117,7 +107,11 @@ pub(super) fn run(
         peer,
     } = taken;
     debug!(?peer, %room, ?dialect, "socket opened");
-    let connection = state.relay().connect(socket.wire(), dialect.format());
+    let format = match dialect {
+        Dialect::Raw => wish.frames.format(),
+        Dialect::Json => &wire::JSON,
+    };
+    let connection = state.relay().connect(socket.wire(), format);
     let now = Instant::now();
     let max_frame = state.settings.max_frame;
     let mut talk = Talk {
@@ -126,7 +120,6 @@ pub(super) fn run(
         room,
         wish,
         dialect,
-        limiter: Limiter::new(now),
         asides: None,
         pending: None,
         listens: false,
@@ -149,8 +142,8 @@ impl Dialogue for Talk {
         self.may_listen().await;
     }
 
-    fn on_frame(&mut self, frame: Inbound<'_>, now: Instant) {
-        self.take_in(frame, now);
+    fn on_frame(&mut self, frame: Inbound<'_>, _now: Instant) {
+        self.take_in(frame);
     }
 
     fn check(&mut self, now: Instant) -> Option<Instant> {
@@ -285,27 +278,12 @@ impl Talk {
     }
 
     /// Takes one frame in.
-    fn take_in(&mut self, inbound: Inbound<'_>, now: Instant) {
-        match (
-            self.limiter.take(self.state.settings.frame_rate, now),
-            self.dialect,
-        ) {
-            (Ok(()), Dialect::Raw) => match inbound {
-                Inbound::Text(text) => self.on_raw(text.as_bytes()),
-                Inbound::Binary(bytes) => self.on_raw(bytes),
-                Inbound::Ping => {}
-            },
-            (Ok(()), Dialect::Json) => match inbound {
-                Inbound::Text(text) => json::on_text(self, text),
-                Inbound::Binary(_) => json::on_binary(self),
-                Inbound::Ping => {}
-            },
-            (Err(_), Dialect::Raw) => self.close(CloseReason::TooFast(
-                "too many frames; slow down and reconnect".into(),
-            )),
-            // A ping is no request, so there is nothing to refuse.
-            (Err(_), Dialect::Json) if matches!(inbound, Inbound::Ping) => {}
-            (Err(wait), Dialect::Json) => self.send(wire::too_fast(wire::millis_up(wait))),
+    fn take_in(&mut self, inbound: Inbound<'_>) {
+        match (self.dialect, inbound) {
+            (Dialect::Raw, Inbound::Text(text)) => self.on_raw(text.as_bytes()),
+            (Dialect::Raw, Inbound::Binary(bytes)) => self.on_raw(bytes),
+            (Dialect::Json, Inbound::Text(text)) => json::on_text(self, text),
+            (Dialect::Json, Inbound::Binary(_)) => json::on_binary(self),
         }
     }
 

@@ -99,7 +99,7 @@ pub(super) fn refused(reference: &Ref, room: Option<&RoomName>, refusal: &Refusa
 }
 
 /// Whole milliseconds, never too few.
-pub(super) fn millis_up(wait: Duration) -> u64 {
+fn millis_up(wait: Duration) -> u64 {
     let millis = wait.as_nanos().div_ceil(1_000_000);
     u64::try_from(millis).unwrap_or(u64::MAX)
 }
@@ -118,15 +118,6 @@ fn failure(reference: &Ref, room: Option<&RoomName>, code: &str, message: &str) 
         object = object.text("room", room.as_str());
     }
     object.text("code", code).text("message", message)
-}
-
-/// A frame came too soon, and was ignored.
-pub(super) fn too_fast(retry_ms: u64) -> Bytes {
-    Object::new("error")
-        .text("code", "too_fast")
-        .text("message", "too many frames; this one was ignored")
-        .raw("retry_ms", &retry_ms.to_string())
-        .frame()
 }
 
 /// A page of history.
@@ -245,10 +236,6 @@ mod tests {
         check(
             error(&Some("1e400".into()), Some(r), &Refused::new("c", "m")),
             r#"{"type":"error","ref":1e400,"room":"a\"b","code":"c","message":"m"}"#,
-        );
-        check(
-            too_fast(20),
-            r#"{"type":"error","code":"too_fast","message":"too many frames; this one was ignored","retry_ms":20}"#,
         );
         check(pong(), r#"{"type":"pong"}"#);
         check(bye(500), r#"{"type":"bye","retry_ms":500}"#);

@@ -1,6 +1,7 @@
 //! Finds the rooms of the homepage: those that this node publishes into at once, the others by looking
 //! through Redis, a piece every few seconds.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -184,10 +185,10 @@ async fn most_active(
     };
     let newest = rooms.iter().map(|room| shared.relay.history(room, newest));
     let newest = join_all(newest).await;
-    let mut ranked = Vec::with_capacity(rooms.len());
+    let mut ranked: Vec<Rank> = Vec::with_capacity(rooms.len());
     for (room, page) in rooms.into_iter().zip(newest) {
         match page {
-            Ok(page) => ranked.push((page.entries.first().map(|entry| entry.id), room)),
+            Ok(page) => ranked.push((page.entries.first().map(|entry| entry.id), Reverse(room))),
             Err(error) if error.passes() => return Err(error.into()),
             Err(_) => {}
         }
@@ -196,27 +197,27 @@ async fn most_active(
     Ok(shared.home.state().make_places(ranked, most))
 }
 
+/// What decides which rooms are shown, and in which order: the newest activity, and where IDs are the same,
+/// as those of two rooms in one millisecond may be, the name that sorts first.
+type Rank = (Option<EntryId>, Reverse<RoomName>);
+
 impl State {
     /// Of these rooms, latest activity first, those that belong among `most`; for each that finds no
     /// place, one that is followed and was active earlier is let go.
-    fn make_places(
-        &mut self,
-        ranked: Vec<(Option<EntryId>, RoomName)>,
-        most: usize,
-    ) -> Vec<RoomName> {
-        let mut followed: Vec<(Option<EntryId>, RoomName)> = self
+    fn make_places(&mut self, ranked: Vec<Rank>, most: usize) -> Vec<RoomName> {
+        let mut followed: Vec<Rank> = self
             .rooms
             .iter()
-            .map(|(room, followed)| (followed.last, room.clone()))
+            .map(|(room, followed)| (followed.last, Reverse(room.clone())))
             .collect();
         // The earliest is the last one.
         followed.sort_by(|one, other| other.cmp(one));
         let mut chosen = Vec::new();
-        for (last, room) in ranked {
+        for rank in ranked {
             if followed.len() + chosen.len() >= most {
                 match followed.last() {
-                    Some((earliest, _)) if *earliest < last => {
-                        if let Some((_, gone)) = followed.pop() {
+                    Some(earliest) if *earliest < rank => {
+                        if let Some((_, Reverse(gone))) = followed.pop() {
                             self.rooms.remove(&gone);
                             self.stale = self.stale.max(Stale::Soon);
                         }
@@ -224,7 +225,7 @@ impl State {
                     _ => break,
                 }
             }
-            chosen.push(room);
+            chosen.push(rank.1.0);
         }
         chosen
     }
@@ -294,7 +295,9 @@ mod tests {
             };
             state.rooms.insert(room(name), one);
         }
-        let ranked = found.iter().map(|(name, last)| (id(*last), room(name)));
+        let ranked = found
+            .iter()
+            .map(|(name, last)| (id(*last), Reverse(room(name))));
         let chosen = state.make_places(ranked.collect(), most);
         let names = |rooms: Vec<&RoomName>| {
             let mut names: Vec<&str> = rooms.into_iter().map(RoomName::as_str).collect();

@@ -191,11 +191,15 @@ fn without_a_cookie_nobody_comes_in() {
     let redis = RedisServer::start();
     let node = start(&redis);
     for (arguments, code, reason) in [
-        (&[][..], 4403, "set a token cookie to authenticate"),
+        (
+            &[][..],
+            4403,
+            "no credential came: bring a token as Authorization: Bearer, ?token= or a token cookie",
+        ),
         (
             &["--cookie", "session=user1"],
             4403,
-            "set a token cookie to authenticate",
+            "no credential came: bring a token as Authorization: Bearer, ?token= or a token cookie",
         ),
     ] {
         let url = node.ws_url("/");

@@ -1,6 +1,6 @@
 //! The close codes, each as a client meets it.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -8,42 +8,9 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{add, raw_joined, setup, setup_with, wait_for};
-use crate::harness::PATIENCE;
+use crate::harness::bare::{Bare, CLOSE, PING, TEXT, code, masked};
 use crate::harness::clients::{Program, Sse, Ws};
 use crate::harness::http;
-use crate::harness::node::Node;
-
-/// A WebSocket that answers nothing by itself: past its handshake, a bare connection.
-fn bare(node: &Node, path: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(("127.0.0.1", node.port())).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        head.push(byte[0]);
-    }
-    assert!(head.starts_with(b"HTTP/1.1 101 "));
-    stream
-}
-
-/// The next small frame: its first byte and its payload.
-fn bare_frame(stream: &mut TcpStream) -> (u8, Vec<u8>) {
-    let mut head = [0; 2];
-    stream.read_exact(&mut head).unwrap();
-    assert!(head[1] < 126, "a small frame without a mask: {head:?}");
-    let mut payload = vec![0; usize::from(head[1])];
-    stream.read_exact(&mut payload).unwrap();
-    (head[0], payload)
-}
-
-fn code(payload: &[u8]) -> u16 {
-    u16::from_be_bytes([payload[0], payload[1]])
-}
 
 #[tokio::test]
 async fn too_large_is_1009() {
@@ -79,9 +46,9 @@ async fn broken_protocol_is_1002_and_1007() {
         (&[0x09, 0x80, 0, 0, 0, 0], 1002),
         (&[0xc1, 0x80, 0, 0, 0, 0], 1002),
     ] {
-        let mut stream = bare(&node, "/rooms/r");
-        stream.write_all(bytes).unwrap();
-        let (first, payload) = bare_frame(&mut stream);
+        let mut client = Bare::open(&node, "/rooms/r");
+        client.try_send(bytes).unwrap();
+        let (first, payload) = client.some_frame();
         assert_eq!((first, code(&payload)), (0x88, want), "{bytes:?}");
     }
     assert_eq!(node.get("/health/live").status, 200);
@@ -106,14 +73,14 @@ async fn what_no_retry_mends_is_4400() {
 async fn no_pong_is_4408() {
     let (_redis, node) = setup_with(&["--ping", "200ms", "--pong", "300ms"]);
     for path in ["/rooms/r", "/rooms/r?format=json"] {
-        let mut stream = bare(&node, path);
+        let mut client = Bare::open(&node, path);
         let began = Instant::now();
         let mut pinged = false;
         loop {
-            match bare_frame(&mut stream) {
-                (0x89, _) => pinged = true,
-                (0x81, _) => {}
-                (0x88, payload) => {
+            match client.some_frame() {
+                (PING, _) => pinged = true,
+                (TEXT, _) => {}
+                (CLOSE, payload) => {
                     assert_eq!(code(&payload), 4408);
                     break;
                 }
@@ -215,32 +182,82 @@ async fn a_gap_on_a_raw_socket_is_4409_and_its_reason_says_where_to_go_on() {
     assert_eq!(socket.text().await, "anew");
 }
 
+/// Frames over `--frame-rate` wait. Whatever is answered is answered in time, and each publish has its outcome.
 #[tokio::test]
-async fn too_fast_is_4429() {
-    let (redis, node) = setup_with(&["--frame-rate", "5"]);
-    let mut socket = raw_joined(&redis, &node, "r").await;
-    for number in 0..20 {
-        use futures_util::SinkExt;
-        let _ = socket.stream.send(Message::text(format!("{number}"))).await;
+async fn frames_over_the_rate_wait_and_none_is_lost() {
+    let (redis, node) = setup_with(&["--frame-rate", "20"]);
+    let mut raw = raw_joined(&redis, &node, "r").await;
+    let (mut json, _) = Ws::json(&node, "j", "now").await;
+    let began = Instant::now();
+    for number in 0..60 {
+        raw.send(number.to_string()).await;
+        json.send_json(json!({"type":"publish","message":"x","ref":number}))
+            .await;
+    }
+    for number in 0..60 {
+        assert_eq!(raw.text().await, number.to_string());
+    }
+    let mut acked = 0;
+    while acked < 60 {
+        let frame = json.frame().await;
+        assert_ne!(frame["type"], "error", "{frame}");
+        if frame["type"] == "ack" {
+            assert_eq!(frame["ref"], acked);
+            acked += 1;
+        }
+    }
+    // 20 at once, and 40 in two seconds.
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(1_900), "{took:?}");
+}
+
+/// As fast as it can, by default: what awaits its acknowledgements gets them all.
+#[tokio::test]
+async fn a_busy_publisher_gets_every_acknowledgement() {
+    let (_redis, node) = setup();
+    let (mut socket, _) = Ws::json(&node, "r", "now").await;
+    for number in 0..1_500 {
+        socket
+            .send_json(json!({"type":"publish","message":"x","ref":number,"echo":false}))
+            .await;
+    }
+    for number in 0..1_500 {
+        let frame = socket.frame_of("ack").await;
+        assert_eq!(frame["ref"], number);
+    }
+}
+
+/// Empty fragments would else be free, and never end.
+#[tokio::test]
+async fn empty_fragments_count() {
+    let (_redis, node) = setup_with(&["--frame-rate", "1000"]);
+    let mut client = Bare::open(&node, "/rooms/r?from=start");
+    let began = Instant::now();
+    let fragments = masked(0x00, b"").repeat(2_500);
+    let message = [masked(0x01, b"a"), fragments, masked(0x80, b"b")].concat();
+    client.try_send(&message).unwrap();
+    assert_eq!(client.frame(), Some((TEXT, b"ab".to_vec())));
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(1_400), "{took:?}");
+}
+
+#[tokio::test]
+async fn publishes_over_a_roles_rate_are_4429() {
+    let (_redis, node) = setup_with(&[
+        "--auth",
+        "cookie",
+        "--default-role",
+        "*=member",
+        "--rate",
+        "member=2/60s",
+    ]);
+    let cookie = [("cookie", "token=ann")];
+    let mut socket = Ws::try_open(&node, "/rooms/r", &cookie).await.unwrap();
+    for _ in 0..3 {
+        socket.send("x").await;
     }
     let (code, reason) = socket.closed().await;
     assert_eq!(code, 4429, "{reason}");
-    // A JSON socket is told and lives on.
-    let (mut socket, _) = Ws::json(&node, "quiet", "now").await;
-    for _ in 0..7 {
-        socket.send_json(json!({"type":"ping"})).await;
-    }
-    let mut codes = Vec::new();
-    for _ in 0..7 {
-        let frame = socket.frame().await;
-        if frame["type"] == "error" {
-            assert_eq!(frame["code"], "too_fast");
-            codes.push(frame["retry_ms"].as_u64().unwrap());
-        }
-    }
-    assert!(!codes.is_empty());
-    tokio::time::sleep(Duration::from_millis(codes[0] + 200)).await;
-    socket.assert_quiet().await;
 }
 
 #[tokio::test]

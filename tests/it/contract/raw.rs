@@ -2,7 +2,8 @@
 
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{raw_joined, setup};
+use super::{raw_joined, setup, setup_with};
+use crate::harness::bare::{BINARY, Bare, PING, PONG};
 use crate::harness::clients::Ws;
 
 #[tokio::test]
@@ -36,6 +37,43 @@ async fn text_where_it_is_utf8_else_binary() {
     // As XADD key * message <bytes>, and nothing else.
     let stored = redis.cli(&["XREVRANGE", "r", "+", "-", "COUNT", "3"]);
     assert_eq!(stored.matches("message").count(), 3, "{stored}");
+}
+
+/// Who wants one kind of frame gets that, whatever was sent. A client that echoes sees what it sent, as in the
+/// cases 1.2 and 9 of Autobahn's test suite: all lengths, whole and in fragments.
+#[tokio::test]
+async fn frames_of_the_readers_choice() {
+    let (_redis, node) = setup_with(&["--max-frame", "4MiB"]);
+    let mut text = Ws::open(&node, "/rooms/r?from=start&frames=text").await;
+    let mut binary = Ws::open(&node, "/rooms/r?from=start&frames=binary").await;
+    let mut auto = Ws::open(&node, "/rooms/r?from=start&frames=auto").await;
+    for length in [0, 1, 125, 126, 127, 128, 65_535, 65_536, 1 << 20, 4 << 20] {
+        let bytes = vec![b'*'; length];
+        let words = "*".repeat(length);
+        binary.send_message(Message::binary(bytes.clone())).await;
+        assert_eq!(binary.next().await, Some(Message::binary(bytes)));
+        assert_eq!(text.next().await, Some(Message::text(words.clone())));
+        assert_eq!(auto.next().await, Some(Message::text(words)));
+    }
+    let bytes = b"a\xff\xfe".to_vec();
+    text.send_message(Message::binary(bytes.clone())).await;
+    assert_eq!(text.text().await, "a\u{fffd}\u{fffd}");
+    assert_eq!(binary.next().await, Some(Message::binary(bytes.clone())));
+    assert_eq!(auto.next().await, Some(Message::binary(bytes)));
+    // In fragments, with a ping between them.
+    let mut bare = Bare::open(&node, "/rooms/q?from=start&frames=binary");
+    for size in [64, 256, 1_024, 65_536] {
+        let whole = vec![b'*'; 1 << 17];
+        let mut parts = whole.chunks(size);
+        bare.send(0x02, parts.next().unwrap());
+        bare.send(PING, b"p");
+        parts.for_each(|part| bare.send(0x00, part));
+        bare.send(0x80, b"");
+        assert_eq!(bare.some_frame(), (PONG, b"p".to_vec()));
+        assert_eq!(bare.some_frame(), (BINARY, whole));
+    }
+    let refused = Ws::try_open(&node, "/rooms/r?frames=both", &[]).await;
+    assert_eq!(refused.err().map(|refused| refused.status), Some(400));
 }
 
 #[tokio::test]

@@ -68,6 +68,7 @@ impl Node {
             from,
             presence: false,
             inbox: None,
+            frames: raw::Frames::default(),
         };
         let taken = Taken::new(ours.into(), read_ahead, None);
         let nothing = Credentials::of(&Default::default(), "", "token");
@@ -279,14 +280,7 @@ async fn a_client_that_vanishes_leaves_nothing() {
 
 #[tokio::test]
 async fn raw_closes() {
-    let node = node(|settings| settings.frame_rate = 2);
-    let (mut one, task) = node.connect(Dialect::Raw).await;
-    for _ in 0..3 {
-        say(&mut one, "x").await;
-    }
-    assert_eq!(close_code(&mut one).await.0, 4429);
-    drop(one);
-    task.await.unwrap();
+    let node = node(|_| {});
     let (mut one, task) = node.connect(Dialect::Raw).await;
     let _ = one.send(Message::binary(vec![0; 70_000])).await;
     assert_eq!(close_code(&mut one).await.0, 1009);
@@ -398,19 +392,87 @@ async fn json_conversation() {
     assert_eq!(node.state.drain.open(), 0);
 }
 
-#[tokio::test]
-async fn json_rate() {
+/// What comes too fast waits, and nothing is lost of it.
+#[tokio::test(start_paused = true)]
+async fn a_fast_client_is_slowed_down() {
+    const RATE: u32 = 10;
+    let node = node(|settings| settings.frame_rate = RATE);
+    for dialect in [Dialect::Raw, Dialect::Json] {
+        let (mut one, _task) = node.connect(dialect).await;
+        let began = Instant::now();
+        let (want, frame) = match dialect {
+            Dialect::Raw => ("x", "x"),
+            Dialect::Json => (r#"{"type":"pong"}"#, r#"{"type":"ping"}"#),
+        };
+        for _ in 0..3 * RATE {
+            say(&mut one, frame).await;
+        }
+        for _ in 0..3 * RATE {
+            while text(&mut one).await != want {}
+        }
+        let took = began.elapsed();
+        let least = Duration::from_millis(1_990);
+        assert!(took >= least && took < least * 2, "{took:?}");
+        one.close(None).await.unwrap();
+        while !matches!(next(&mut one).await, Message::Close(_)) {}
+    }
+}
+
+/// A close frame is taken at once, and so are a client's last frames while the node closes.
+#[tokio::test(start_paused = true)]
+async fn closes_are_not_slowed_down() {
     let node = node(|settings| settings.frame_rate = 1);
-    let (mut one, _task) = node.connect(Dialect::Json).await;
+    let (mut one, task) = node.connect(Dialect::Json).await;
     say(&mut one, r#"{"type":"ping"}"#).await;
-    say(&mut one, r#"{"type":"ping"}"#).await;
-    told(&mut one, r#"{"type":"pong""#).await;
-    let got = told(&mut one, r#"{"type":"error""#).await;
-    assert!(
-        got.contains(r#""code":"too_fast""#) && got.contains("retry_ms"),
-        "{got}"
-    );
+    let began = Instant::now();
     one.close(None).await.unwrap();
+    while !matches!(next(&mut one).await, Message::Close(_)) {}
+    task.await.unwrap();
+    // The node closes while minutes' frames wait.
+    let (mut one, task) = node.connect(Dialect::Json).await;
+    for _ in 0..200 {
+        say(&mut one, r#"{"type":"ping"}"#).await;
+    }
+    node.state.drain.begin(Duration::from_secs(1));
+    assert_eq!(close_code(&mut one).await.0, 1012);
+    assert!(one.next().await.is_none());
+    task.await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(60));
+}
+
+/// Fragments count, empty ones too, and pings among them.
+#[tokio::test(start_paused = true)]
+async fn fragments_count_as_frames() {
+    let node = node(|settings| settings.frame_rate = 10);
+    let (mut stream, _task) = node.open(Dialect::Raw, Position::Start, b"");
+    let began = Instant::now();
+    let empty = masked(0x00, b"");
+    let all = [
+        masked(0x01, b"a"),
+        empty.repeat(20),
+        masked(0x89, b"p"),
+        empty.repeat(20),
+        masked(0x80, b"b"),
+    ];
+    stream.write_all(&all.concat()).await.unwrap();
+    let mut answers = [0; 7];
+    stream.read_exact(&mut answers).await.unwrap();
+    assert_eq!(&answers, b"\x8a\x01p\x81\x02ab");
+    let took = began.elapsed();
+    // 43 frames, ten of them at once.
+    let least = Duration::from_millis(3_290);
+    assert!(took >= least && took < least * 2, "{took:?}");
+}
+
+/// An empty frame is an empty message, as it says itself.
+#[tokio::test]
+async fn an_empty_frame_is_an_entry() {
+    let node = node(|_| {});
+    let (mut one, _task) = node.connect(Dialect::Raw).await;
+    say(&mut one, "").await;
+    assert_eq!(next(&mut one).await, Message::text(""));
+    one.send(Message::binary("")).await.unwrap();
+    assert_eq!(next(&mut one).await, Message::text(""));
 }
 
 #[tokio::test]
