@@ -195,7 +195,7 @@ mod tests {
         check(&[("connection", "keep-alive")], "/", 400);
         check(&[("upgrade", "h2c")], "/", 400);
         check(&[], "/?format=xml", 400);
-        check(&[], "/?format=", 400);
+        check(&[], "/?form=json", 400);
         check(&[], "/?from=yesterday", 400);
         let text = answer(&[], "/?from=$").unwrap_err().message;
         assert_eq!(text, PositionError.to_string());

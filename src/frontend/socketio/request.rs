@@ -8,30 +8,21 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
 
 use super::client::Hello;
 use super::polling::{Polled, Rejected};
 use super::sid::Sid;
 use super::{Key, socket};
 use crate::frontend::forward::{self, ForwardError, Hop};
+use crate::frontend::query::SocketioQuery;
 use crate::frontend::websocket::{Handshake, frame};
 use crate::frontend::{
-    ApiError, FrontendState, Run, check_long_lived, identify, query, takeover, wants_socket,
+    ApiError, FrontendState, Run, check_long_lived, identify, takeover, wants_socket,
 };
 use crate::relay::close::CloseReason;
 
 /// The version of Engine.IO that clients of Socket.IO 3 and 4 speak.
 const VERSION: &str = "4";
-
-/// What the query string says of the session.
-#[derive(Debug, Default, Deserialize)]
-struct Asked {
-    #[serde(rename = "EIO")]
-    version: Option<String>,
-    transport: Option<String>,
-    sid: Option<String>,
-}
 
 /// A request that can't be served; the numbers are the reference server's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +77,7 @@ pub(crate) async fn handle(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let asked: Asked = query(&parts.uri)?;
+    let asked = SocketioQuery::of(&parts.uri)?;
     match serve(state, asked, parts, body).await {
         Ok(response) => Ok(response),
         Err(Failed::Refused(refused)) => Ok(refused.into_response()),
@@ -120,7 +111,7 @@ impl From<ApiError> for Failed {
 
 async fn serve(
     state: Arc<FrontendState>,
-    asked: Asked,
+    asked: SocketioQuery,
     mut parts: Parts,
     body: Body,
 ) -> Result<Response, Failed> {

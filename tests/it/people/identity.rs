@@ -324,6 +324,7 @@ async fn a_token_expires_while_connected() {
     let last = std::iter::from_fn(|| events.block()).last().unwrap();
     assert_eq!(last.event.as_deref(), Some("error"));
     assert!(last.data.unwrap().contains("unauthenticated"));
+    assert!(events.has_ended(), "the body is whole");
     assert_within("expiry", opened.elapsed(), Duration::from_secs(2));
     assert_eq!(
         ask(&node, &brief, "GET", "/rooms/r", Value::Null).status,
