@@ -28,7 +28,7 @@ mod forward;
 pub(crate) mod identify;
 pub(crate) mod json;
 pub(crate) mod moderation;
-mod origin;
+pub(crate) mod origin;
 pub(crate) mod query;
 pub(crate) mod record;
 mod socket;

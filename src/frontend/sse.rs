@@ -35,6 +35,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::debug;
 
+use super::origin::Credentialed;
 use super::query::EventsQuery;
 use super::takeover::{Framing, LAST_CHUNK, chunk};
 use super::{ApiError, FrontendState, Run, Socket, Taken, is_on, json};
@@ -159,7 +160,8 @@ pub(super) fn accept(
         head.extend_from_slice(b"transfer-encoding: chunked\r\n");
     }
     let mut cors = HeaderMap::new();
-    state.settings.allowed_origins.mark(headers, &mut cors);
+    let origins = &state.settings.allowed_origins;
+    origins.mark(headers, Credentialed::Known, &mut cors);
     for (name, value) in &cors {
         head.extend_from_slice(format!("{name}: ").as_bytes());
         head.extend_from_slice(value.as_bytes());

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get, post};
 
 use crate::api;
+use crate::frontend::origin::Credentialed;
 use crate::frontend::query::{self, RootQuery};
 use crate::frontend::{
     self, ApiError, FrontendState, SocketQuery, room_at_root, room_of, wants_events, wants_socket,
@@ -61,7 +62,6 @@ pub fn router(state: Arc<FrontendState>) -> Router {
         )
         .route("/publish", plain(post(api::many::publish_to_many)))
         .route("/nodes", plain(get(api::people::nodes)))
-        .merge(socketio(&state))
         .route("/me", get(api::me::me))
         .route("/register", plain(post(api::accounts::register)))
         .route("/login", plain(post(api::accounts::login)))
@@ -69,7 +69,6 @@ pub fn router(state: Arc<FrontendState>) -> Router {
         .route("/homepage_json", plain(get(api::home::homepage)))
         .route("/stomp", plain(get(stomp)))
         .route("/stomp/websocket", plain(get(stomp)))
-        .merge(sockjs(&state))
         .route("/health/live", plain(get(ops::live)))
         .route("/health/ready", plain(get(ops::ready)))
         .merge(match state.settings.ops_apart {
@@ -78,8 +77,22 @@ pub fn router(state: Arc<FrontendState>) -> Router {
         })
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(state.clone(), around))
+        .layer(from_fn_with_state(
+            (state.clone(), Credentialed::Known),
+            around,
+        ))
+        .merge(for_libraries(&state))
         .with_state(state)
+}
+
+/// What answers the clients of SockJS and Socket.IO, which bring cookies unasked.
+fn for_libraries(state: &Arc<FrontendState>) -> Router<Arc<FrontendState>> {
+    socketio(state)
+        .merge(sockjs(state))
+        .layer(from_fn_with_state(
+            (state.clone(), Credentialed::Allowed),
+            around,
+        ))
 }
 
 /// The routes behind `--ops-listen`.
@@ -89,7 +102,10 @@ pub(super) fn ops_router(state: Arc<FrontendState>) -> Router {
         .route("/health/ready", plain(get(ops::ready)))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(state.clone(), around))
+        .layer(from_fn_with_state(
+            (state.clone(), Credentialed::Known),
+            around,
+        ))
         .with_state(state)
 }
 
@@ -203,10 +219,19 @@ async fn method_not_allowed() -> ApiError {
 
 /// What all requests have in common: CORS and counting. A request whose connection is taken over
 /// never comes back here.
-async fn around(State(state): State<Arc<FrontendState>>, request: Request, next: Next) -> Response {
+async fn around(
+    State((state, credentialed)): State<(Arc<FrontendState>, Credentialed)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let origins = &state.settings.allowed_origins;
     let mut asked = HeaderMap::new();
-    for name in ["origin", "host"] {
+    for name in [
+        "origin",
+        "host",
+        "sec-fetch-site",
+        "access-control-request-headers",
+    ] {
         for value in request.headers().get_all(name) {
             asked.append(name, value.clone());
         }
@@ -218,7 +243,7 @@ async fn around(State(state): State<Arc<FrontendState>>, request: Request, next:
     } else {
         next.run(request).await
     };
-    origins.mark(&asked, response.headers_mut());
+    origins.mark(&asked, credentialed, response.headers_mut());
     state.metrics.answered(response.status().as_u16());
     response
 }

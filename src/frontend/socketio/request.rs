@@ -31,7 +31,6 @@ enum Refused {
     UnknownSession,
     Method,
     BadRequest,
-    Forbidden,
     Version,
     TooLarge,
 }
@@ -43,7 +42,6 @@ impl IntoResponse for Refused {
             Refused::UnknownSession => (400, 1, "Session ID unknown"),
             Refused::Method => (400, 2, "Bad handshake method"),
             Refused::BadRequest => (400, 3, "Bad request"),
-            Refused::Forbidden => (403, 4, "Forbidden"),
             Refused::Version => (400, 5, "Unsupported protocol version"),
             Refused::TooLarge => (413, 3, "Payload too large"),
         };
@@ -82,6 +80,15 @@ pub(crate) async fn handle(
         Ok(response) => Ok(response),
         Err(Failed::Refused(refused)) => Ok(refused.into_response()),
         Err(Failed::Api(error)) => Err(error),
+        Err(Failed::Origin(error)) => {
+            let message = format!("Forbidden: {error}");
+            let body = serde_json::json!({"code": 4, "message": message}).to_string();
+            Ok(answer(
+                StatusCode::FORBIDDEN,
+                "application/json",
+                body.into(),
+            ))
+        }
     }
 }
 
@@ -89,6 +96,8 @@ pub(crate) async fn handle(
 enum Failed {
     Refused(Refused),
     Api(ApiError),
+    /// A page that may not come in: the reference server's number, and what was wrong.
+    Origin(ApiError),
 }
 
 impl From<Refused> for Failed {
@@ -115,9 +124,8 @@ async fn serve(
     mut parts: Parts,
     body: Body,
 ) -> Result<Response, Failed> {
-    if !state.settings.allowed_origins.allow(&parts.headers) {
-        return Err(Refused::Forbidden.into());
-    }
+    let origins = &state.settings.allowed_origins;
+    origins.check(&parts.headers).map_err(Failed::Origin)?;
     if asked.version.as_deref() != Some(VERSION) {
         return Err(Refused::Version.into());
     }

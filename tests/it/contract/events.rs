@@ -45,7 +45,7 @@ fn a_break_before_the_first_event_loses_nothing() {
 /// What goes over the wire: whole chunks, and an end that's told.
 #[test]
 fn events_come_in_chunks_to_who_knows_them() {
-    let (redis, mut node) = setup_with(&["--sse-heartbeat", "1s"]);
+    let (redis, node) = setup_with(&["--sse-heartbeat", "1s"]);
     let ask = |version: &str| {
         let mut stream = TcpStream::connect(("127.0.0.1", node.port())).unwrap();
         stream

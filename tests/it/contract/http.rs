@@ -361,7 +361,11 @@ fn paths_methods_and_malformed_requests() {
         "GET /rooms/a HTTP/1.1\r\nno colon\r\n\r\n",
     ] {
         let answer = http::raw(node.port(), request.as_bytes()).unwrap();
-        assert_eq!(answer.status, 400, "{request:?}");
+        assert_eq!(
+            (answer.status, &*answer.error_code()),
+            (400, "bad_request"),
+            "{request:?}"
+        );
     }
     assert_eq!(node.get("/health/live").status, 200);
 }
