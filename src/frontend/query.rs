@@ -177,6 +177,11 @@ impl SocketioQuery {
             let field = match name.as_str() {
                 "EIO" => &mut read.version,
                 "transport" => &mut read.transport,
+                // The reference server knows no session of that name.
+                "sid" if value.is_empty() => {
+                    read.sid = Some(value);
+                    continue;
+                }
                 "sid" => &mut read.sid,
                 "room" => &mut read.room,
                 "roomid" => &mut read.roomid,
@@ -315,6 +320,8 @@ mod tests {
         let read = SocketioQuery::of(&uri("EIO=4&transport=polling&t=abc&username=ann&from="));
         let read = read.unwrap();
         assert_eq!(read.version.as_deref(), Some("4"));
-        assert_eq!(read.from, None);
+        assert_eq!((read.from, read.sid), (None, None));
+        let read = SocketioQuery::of(&uri("EIO=4&sid=")).unwrap();
+        assert_eq!(read.sid.as_deref(), Some(""));
     }
 }
