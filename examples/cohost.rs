@@ -279,6 +279,7 @@ impl Node {
             max_sockets: 100,
             handshake_timeout: PATIENCE,
             drain_timeout: Duration::from_secs(2),
+            ..server::Settings::default()
         };
         let (stop, stopped) = Stop::by_hand();
         let server = Server::new(settings, state, vec![listener]);

@@ -65,9 +65,8 @@ async fn main() -> Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", port.unwrap_or(3000))).await?;
     println!("listening on {}", listener.local_addr()?);
     let settings = server::Settings {
-        max_sockets: 0,
-        handshake_timeout: Duration::from_secs(5),
         drain_timeout: Duration::from_secs(1),
+        ..server::Settings::default()
     };
     let server = Server::new(settings, state, vec![listener]);
     server.run(Stop::on_signals()?).await;

@@ -30,9 +30,8 @@ async fn main() -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind(&address).await?;
     eprintln!("SockJS echoes on http://{}", listener.local_addr()?);
     let limits = server::Settings {
-        max_sockets: 0,
-        handshake_timeout: Duration::from_secs(5),
         drain_timeout: Duration::from_secs(1),
+        ..server::Settings::default()
     };
     let router = sockjs::profile(state.clone());
     let server = Server::with_router(limits, router, &state, vec![listener]);

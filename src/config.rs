@@ -152,6 +152,12 @@ pub struct Config {
     pub notices: bool,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
+    /// How long a connection may rest between two requests.
+    pub keep_alive_timeout: Duration,
+    /// Largest request head.
+    pub max_header_size: usize,
+    /// Most headers of a request.
+    pub max_headers: usize,
     /// How long a socket may be silent.
     pub idle_timeout: Option<Duration>,
     /// How often sockets are pinged.
@@ -321,6 +327,9 @@ impl Reader<'_> {
             homepage_rooms: self.number("homepage-rooms"),
             notices: self.read("notices", |text, _| value::switch(text)),
             handshake_timeout: self.time("handshake-timeout"),
+            keep_alive_timeout: self.time("keep-alive-timeout"),
+            max_header_size: self.number("max-header-size"),
+            max_headers: self.number("max-headers"),
             idle_timeout: self.time_or_never("idle-timeout"),
             ping: self.time_or_never("ping"),
             pong: self.time("pong"),

@@ -11,7 +11,6 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Uri};
 use axum::response::Response;
 use percent_encoding::percent_decode_str;
-use serde::Deserialize;
 
 use crate::accounts::Accounts;
 use crate::auth::{self, Auth, AuthSetupError, Right};
@@ -29,7 +28,8 @@ mod forward;
 pub(crate) mod identify;
 pub(crate) mod json;
 pub(crate) mod moderation;
-mod origin;
+pub(crate) mod origin;
+pub(crate) mod query;
 pub(crate) mod record;
 mod socket;
 pub mod socketio;
@@ -42,6 +42,8 @@ pub(crate) mod ws;
 
 pub use error::ApiError;
 pub use origin::{OriginError, Origins};
+use query::EventsQuery;
+pub(crate) use query::SocketQuery;
 pub(crate) use socket::Socket;
 pub(crate) use takeover::{Run, Taken, Takeover};
 
@@ -159,50 +161,6 @@ impl FrontendState {
     }
 }
 
-/// The query string of a socket or of server-sent events. Unknown names are left alone.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-pub(crate) struct SocketQuery {
-    /// Where to begin.
-    pub(crate) from: Option<String>,
-    /// `raw` or `json`.
-    pub(crate) format: Option<String>,
-    /// What a raw socket's frames are: `auto`, `text` or `binary`.
-    pub(crate) frames: Option<String>,
-    /// The room, for sockets at `/`.
-    pub(crate) room: Option<String>,
-    /// Another name for `room`.
-    pub(crate) roomid: Option<String>,
-    /// Whether to be told who is here: `1`.
-    pub(crate) presence: Option<String>,
-    /// Whether a user's own room comes, too: `1` from now on, `0` not at all, or where to begin.
-    pub(crate) inbox: Option<String>,
-    /// Where to resume server-sent events, for clients that can't set a header.
-    pub(crate) last_event_id: Option<String>,
-}
-
-impl SocketQuery {
-    /// Reads a URL's query string.
-    pub(crate) fn of(uri: &Uri) -> Result<Self, ApiError> {
-        query(uri)
-    }
-}
-
-/// Reads a URL's query string into a type of the caller's.
-pub(crate) fn query<T: serde::de::DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
-    // What follows would put U+FFFD for what is not UTF-8, and so find another room.
-    if percent_decode_str(uri.query().unwrap_or_default())
-        .decode_utf8()
-        .is_err()
-    {
-        return Err(ApiError::bad_request(
-            "a query string is UTF-8, percent-encoded",
-        ));
-    }
-    axum::extract::Query::try_from_uri(uri)
-        .map(|query| query.0)
-        .map_err(|error| ApiError::bad_request(error.body_text()))
-}
-
 /// Whether the request asks for a WebSocket.
 pub(crate) fn wants_socket(headers: &HeaderMap) -> bool {
     list_has(headers, UPGRADE, |item| {
@@ -249,8 +207,8 @@ pub(crate) fn is_on(text: Option<&str>, name: &str) -> Result<bool, ApiError> {
 }
 
 /// The room of a socket at `/`.
-pub(crate) fn room_at_root(query: &SocketQuery, settings: &Settings) -> Result<RoomName, ApiError> {
-    match query.room.as_deref().or(query.roomid.as_deref()) {
+pub(crate) fn room_at_root(name: Option<&str>, settings: &Settings) -> Result<RoomName, ApiError> {
+    match name {
         Some(name) => Ok(RoomName::parse(name)?),
         None => Ok(settings.default_room.clone()),
     }
@@ -292,13 +250,13 @@ pub(crate) async fn stomp_socket(
 pub(crate) async fn events(
     state: Arc<FrontendState>,
     parts: &mut Parts,
-    query: SocketQuery,
     room: RoomName,
 ) -> Result<Response, ApiError> {
+    let query = EventsQuery::of(&parts.uri)?;
     check_long_lived(&state, &parts.headers)?;
     let identity = identify::request(&state, parts).await?;
     state.people.may_now(&identity, &room, Right::Subscribe)?;
-    let (head, run) = sse::accept(state, &parts.headers, &query, room, identity)?;
+    let (head, run) = sse::accept(state, parts, &query, room, identity)?;
     Ok(takeover::leave_http(parts, head, run).await)
 }
 
@@ -358,15 +316,5 @@ mod tests {
         assert!(wants_socket(&headers) && wants_events(&headers));
         headers.insert(ACCEPT, "text/*, */*".parse().unwrap());
         assert!(!wants_events(&headers));
-    }
-
-    #[test]
-    fn queries() {
-        let uri = "/?roomid=a%20b&from=last:5&token=x".parse().unwrap();
-        let query = SocketQuery::of(&uri).unwrap();
-        assert_eq!(query.roomid.as_deref(), Some("a b"));
-        assert_eq!(query.from.as_deref(), Some("last:5"));
-        let twice = SocketQuery::of(&"/?room=a&room=b".parse().unwrap());
-        assert_eq!(twice.unwrap_err().status, 400);
     }
 }

@@ -421,6 +421,9 @@ fn server_settings(config: &Config) -> server::Settings {
     server::Settings {
         max_sockets: config.max_sockets.unwrap_or(0),
         handshake_timeout: config.handshake_timeout,
+        keep_alive_timeout: config.keep_alive_timeout,
+        max_header_size: config.max_header_size,
+        max_headers: config.max_headers,
         drain_timeout: config.drain_timeout,
     }
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
-use hyper_util::rt::TokioTimer;
 use prometheus_client::metrics::gauge::Gauge;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::SockRef;
@@ -25,8 +24,10 @@ use crate::frontend::{FrontendState, Taken, stomp};
 use crate::metrics::Metrics;
 
 mod connection;
+mod http;
 mod routes;
 
+use http::Limits;
 use routes::ops_router;
 pub use routes::router;
 
@@ -36,10 +37,14 @@ const FILES_RESERVED: u64 = 256;
 /// More is beyond any machine, and the semaphore counts in 32 bits.
 const MAX_SOCKETS: usize = 10_000_000;
 
-/// hyper's smallest is 8 KiB. A request head beyond 16 KiB is answered with 431.
-const MAX_HEAD: usize = 16 * 1024;
+/// The least that hyper reads and writes with.
+const MIN_BUFFER: usize = 16 * 1024;
 
-const MAX_HEADERS: usize = 64;
+/// As many headers as hyper takes without an allocation for each request.
+const HEADERS_INLINE: usize = 100;
+
+/// How much of what a refused client is still sending is read, so that it gets to read why.
+const LINGER_BYTES: usize = 1024 * 1024;
 
 /// How much unsent data the kernel takes on top of what is on its way. By default a client that
 /// never reads makes it take 4 MB; with this, 171 KB.
@@ -67,8 +72,28 @@ pub struct Settings {
     pub max_sockets: usize,
     /// How long a client may take to its first byte, and from there to the end of its headers.
     pub handshake_timeout: Duration,
+    /// How long a connection may rest between two requests. Clients are told whole seconds of it.
+    pub keep_alive_timeout: Duration,
+    /// Most bytes of a request's line and headers.
+    pub max_header_size: usize,
+    /// Most headers of a request.
+    pub max_headers: usize,
     /// How long a drain may take.
     pub drain_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            max_sockets: 0,
+            handshake_timeout: Duration::from_secs(5),
+            // Balancers keep theirs for 60 to 75 s, and must be the first to close.
+            keep_alive_timeout: Duration::from_secs(90),
+            max_header_size: 16 * 1024,
+            max_headers: HEADERS_INLINE,
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
 }
 
 /// How a server ended.
@@ -108,6 +133,8 @@ struct Shared {
     router: Router,
     http: http1::Builder,
     handshake_timeout: Duration,
+    keep_alive_timeout: Duration,
+    limits: Limits,
     drain: Drain,
     metrics: Metrics,
 }
@@ -141,15 +168,24 @@ impl Server {
         }
         settings.max_sockets = settings.max_sockets.min(MAX_SOCKETS);
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new())
-            .header_read_timeout(settings.handshake_timeout)
-            .max_buf_size(MAX_HEAD)
-            .max_headers(MAX_HEADERS)
+        // Each connection has a timer of its own, which knows when a head is due.
+        http.header_read_timeout(settings.handshake_timeout)
+            .max_buf_size(settings.max_header_size.max(MIN_BUFFER))
+            .max_header_size(settings.max_header_size)
             .keep_alive(true);
+        if settings.max_headers != HEADERS_INLINE {
+            http.max_headers(settings.max_headers);
+        }
+        let limits = Limits {
+            bytes: settings.max_header_size,
+            headers: settings.max_headers,
+        };
         let shared = Arc::new(Shared {
             router,
             http,
             handshake_timeout: settings.handshake_timeout,
+            keep_alive_timeout: settings.keep_alive_timeout,
+            limits,
             drain,
             metrics,
         });
@@ -178,6 +214,8 @@ impl Server {
             router: ops_router(state),
             http: self.shared.http.clone(),
             handshake_timeout: self.shared.handshake_timeout,
+            keep_alive_timeout: self.shared.keep_alive_timeout,
+            limits: self.shared.limits,
             drain: Drain::default(),
             metrics: self.shared.metrics.clone(),
         });
@@ -330,8 +368,7 @@ impl Drop for Place {
     }
 }
 
-/// Says why, then waits a moment for the client to close: closing with its request unread would
-/// reset the connection, and the answer with it.
+/// Says why.
 async fn turn_away(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\n\
@@ -344,10 +381,21 @@ async fn turn_away(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     if stream.try_write(answer.as_bytes()).is_err() {
         return;
     }
-    let _ = SockRef::from(&stream).shutdown(std::net::Shutdown::Write);
+    linger(&mut stream).await;
+}
+
+/// Ends our side, and reads for a moment what the client still sends. To close with something unread
+/// would reset the connection, and what it was answered would be lost.
+async fn linger(stream: &mut TcpStream) {
+    let _ = SockRef::from(&*stream).shutdown(std::net::Shutdown::Write);
     let _ = timeout(Duration::from_secs(1), async {
-        let mut buffer = [0; 512];
-        while matches!(stream.read(&mut buffer).await, Ok(1..)) {}
+        let mut buffer = [0; 4096];
+        let mut read = 0;
+        while let Ok(count @ 1..) = stream.read(&mut buffer).await
+            && read < LINGER_BYTES
+        {
+            read += count;
+        }
     })
     .await;
 }

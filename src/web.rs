@@ -6,18 +6,17 @@
 
 use std::sync::LazyLock;
 
-use axum::extract::Path;
 use axum::http::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH,
     REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 
-use crate::frontend::ApiError;
+use crate::frontend::{ApiError, segment_of};
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -98,10 +97,8 @@ pub(crate) fn page(headers: &HeaderMap) -> Response {
 }
 
 /// `GET /assets/{name}`.
-pub(crate) async fn asset(
-    Path(name): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
+pub(crate) async fn asset(uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
+    let name = segment_of(&uri, 0)?;
     let asset = ASSETS.iter().find(|asset| asset.name == name);
     let asset = asset.ok_or_else(|| ApiError::new(404, "not_found", "there is no such file"))?;
     let mut response = answer(asset, &headers);
@@ -202,9 +199,15 @@ mod tests {
         let again = page(&headers);
         assert_eq!(again.status(), 304);
         assert_eq!(again.headers()[ETAG], first.headers()[ETAG]);
-        let other = asset(Path("app.js".to_owned()), headers).await.unwrap();
+        let other = asset(Uri::from_static("/assets/app.js"), headers)
+            .await
+            .unwrap();
         assert_eq!(other.status(), 200);
-        let missing = asset(Path("../Cargo.toml".to_owned()), HeaderMap::new()).await;
+        let missing = asset(
+            Uri::from_static("/assets/..%2FCargo.toml"),
+            HeaderMap::new(),
+        )
+        .await;
         assert_eq!(missing.unwrap_err().status, 404);
     }
 

@@ -14,7 +14,7 @@ use serde_json::json as object;
 use super::publish::read;
 use crate::accounts::{AccountError, Accounts, SESSION, Session};
 use crate::auth::{Secret, UserName};
-use crate::frontend::{self, ApiError, FrontendState};
+use crate::frontend::{ApiError, FrontendState, query};
 
 /// Most bytes of a body: name and password, however they are escaped.
 const BODY_MAX: usize = 8 * 1024;
@@ -124,7 +124,7 @@ fn form(body: &[u8]) -> Result<Asked, ApiError> {
     let unread = || bad("the form can't be read");
     let body = std::str::from_utf8(body).map_err(|_| unread())?;
     let uri: Uri = format!("/?{body}").parse().map_err(|_| unread())?;
-    let form: Form = frontend::query(&uri).map_err(|_| unread())?;
+    let form: Form = query::form(&uri).map_err(|_| unread())?;
     Ok(Asked {
         user: form.user.ok_or_else(|| bad("the form has no user"))?,
         password: form

@@ -6,25 +6,20 @@ use axum::extract::State;
 use axum::http::header::SET_COOKIE;
 use axum::http::request::Parts;
 use axum::response::Response;
-use serde::Deserialize;
 use serde_json::{Value, json as object};
 
 use super::people::answer_json;
 use crate::auth::{Credentials, Identity, Mode, UserName};
-use crate::frontend::{self, ApiError, FrontendState, identify};
+use crate::frontend::query::MeQuery;
+use crate::frontend::{ApiError, FrontendState, identify};
 use crate::relay::entry::RoomName;
-
-#[derive(Debug, Default, Deserialize)]
-struct Query {
-    room: Option<String>,
-}
 
 /// Answers who asks. Whoever brings nothing, or nothing that counts, is nobody, and is told so.
 pub(crate) async fn me(
     State(state): State<Arc<FrontendState>>,
     parts: Parts,
 ) -> Result<Response, ApiError> {
-    let query: Query = frontend::query(&parts.uri)?;
+    let query = MeQuery::of(&parts.uri)?;
     let room = query.room.as_deref().map(RoomName::parse).transpose()?;
     let mut is_spent = false;
     let identity = match identify::request(&state, &parts).await {

@@ -10,13 +10,13 @@ use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{Uri, request::Parts};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
 use serde_json::{Value, json as object};
 
 use super::publish;
 use crate::auth::UserName;
 use crate::frontend::moderation::Asked;
-use crate::frontend::{self, ApiError, FrontendState, identify, json, segment_of};
+use crate::frontend::query::{PresenceQuery, RoomsQuery};
+use crate::frontend::{ApiError, FrontendState, identify, json, segment_of};
 use crate::people::query::Listed;
 use crate::relay::entry::RoomName;
 
@@ -26,32 +26,20 @@ const LIMIT: usize = 100;
 /// The most of them.
 const LIMIT_MAX: usize = 1_000;
 
-#[derive(Debug, Default, Deserialize)]
-struct Page {
-    limit: Option<String>,
-    cursor: Option<String>,
+fn limit(text: Option<&str>) -> Result<usize, ApiError> {
+    match text.map(usize::from_str) {
+        None => Ok(LIMIT),
+        Some(Ok(limit @ 1..=LIMIT_MAX)) => Ok(limit),
+        Some(_) => Err(ApiError::bad_request(format!(
+            "limit is a number from 1 to {LIMIT_MAX}"
+        ))),
+    }
 }
 
-impl Page {
-    fn of(uri: &Uri) -> Result<Self, ApiError> {
-        frontend::query(uri)
-    }
-
-    fn limit(&self) -> Result<usize, ApiError> {
-        match self.limit.as_deref().map(usize::from_str) {
-            None => Ok(LIMIT),
-            Some(Ok(limit @ 1..=LIMIT_MAX)) => Ok(limit),
-            Some(_) => Err(ApiError::bad_request(format!(
-                "limit is a number from 1 to {LIMIT_MAX}"
-            ))),
-        }
-    }
-
-    fn cursor(&self) -> Result<u64, ApiError> {
-        let cursor = self.cursor.as_deref().map(u64::from_str).transpose();
-        let cursor = cursor.map_err(|_| ApiError::bad_request("cursor is the `next` of a page"))?;
-        Ok(cursor.unwrap_or(0))
-    }
+fn cursor(text: Option<&str>) -> Result<u64, ApiError> {
+    let cursor = text.map(u64::from_str).transpose();
+    let cursor = cursor.map_err(|_| ApiError::bad_request("cursor is the `next` of a page"))?;
+    Ok(cursor.unwrap_or(0))
 }
 
 /// The user that a URL's last segment names.
@@ -66,7 +54,7 @@ pub(crate) async fn presence(
     parts: Parts,
 ) -> Result<Response, ApiError> {
     let room = RoomName::parse(&segment_of(&parts.uri, 1)?)?;
-    let limit = Page::of(&parts.uri)?.limit()?;
+    let limit = limit(PresenceQuery::of(&parts.uri)?.limit.as_deref())?;
     let identity = identify::request(&state, &parts).await?;
     let presence = state.people.presence(&identity, &room, limit).await?;
     let mut out = Vec::new();
@@ -97,9 +85,12 @@ pub(crate) async fn rooms(
     State(state): State<Arc<FrontendState>>,
     parts: Parts,
 ) -> Result<Response, ApiError> {
-    let page = Page::of(&parts.uri)?;
+    let page = RoomsQuery::of(&parts.uri)?;
+    let (limit, cursor) = (
+        limit(page.limit.as_deref())?,
+        cursor(page.cursor.as_deref())?,
+    );
     let identity = identify::request(&state, &parts).await?;
-    let (limit, cursor) = (page.limit()?, page.cursor()?);
     let (rooms, next) = state.people.rooms(&identity, cursor, limit).await?;
     let row = |listed: &Listed| {
         let mut row = object!({

@@ -70,6 +70,10 @@ async fn one(
     let body = read(&parts.headers, body, settings.max_frame).await?;
     let message = if is_json {
         from_json(&body, settings.max_fields)?
+    } else if body.is_empty() {
+        return Err(ApiError::bad_request(
+            "the body is empty: send the message as it is, or {\"message\":\"…\"} with Content-Type: application/json; an empty message is {\"message\":\"\"}",
+        ));
     } else {
         Message::of(Box::new([(Bytes::from_static(b"message"), body)]))
     };

@@ -54,6 +54,12 @@ impl Credentials {
         }
     }
 
+    /// The same without what a browser sent of its own accord.
+    pub fn without_cookie(self) -> Self {
+        let secret = self.secret.filter(|(place, _)| *place != Place::Cookie);
+        Credentials { secret, ..self }
+    }
+
     /// Whether there is no token and no key.
     pub fn is_empty(&self) -> bool {
         self.secret.is_none()

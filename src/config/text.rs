@@ -105,7 +105,7 @@ mod tests {
             origins("a.example").err().as_deref(),
             Some(
                 "can't be read: `a.example` is no origin: write scheme and host, as in \
-                 https://app.example or http://localhost:3000, or same-host, or *"
+                 https://app.example or http://localhost:3000, or same-host, null, file://, or *"
             )
         );
     }

@@ -36,7 +36,12 @@ static PASSED_ON: HeaderName = HeaderName::from_static("x-tailcast-passed-on");
 const CONNECT: Duration = Duration::from_secs(2);
 
 /// Headers that are between two neighbours.
-const HOP_BY_HOP: [HeaderName; 3] = [CONNECTION, TRANSFER_ENCODING, UPGRADE];
+const HOP_BY_HOP: [HeaderName; 4] = [
+    CONNECTION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+];
 
 /// Why a request did not get through.
 #[derive(Debug, thiserror::Error)]

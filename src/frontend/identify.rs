@@ -23,17 +23,19 @@ pub(crate) async fn socket(
 }
 
 /// The credentials of a request. A browser sends its cookies to us from any page, so that a cookie
-/// counts only if the page is one of ours; that of a page which `*` lets in does not.
+/// counts only if the page is one of ours. From a page that `*` lets in, it's as if there were none: the
+/// page can't help that it comes along.
 fn credentials(state: &FrontendState, parts: &Parts) -> Result<Credentials, ApiError> {
     let cookie = &state.auth.settings().token_cookie;
     let query = parts.uri.query().unwrap_or_default();
     let credentials = Credentials::of(&parts.headers, query, cookie);
     // Where anybody is believed, a cookie of that name is somebody else's.
     if credentials.from_cookie() && state.auth.settings().mode != Mode::None {
-        state
-            .settings
-            .allowed_origins
-            .check_for_cookie(&parts.headers)?;
+        let origins = &state.settings.allowed_origins;
+        if origins.ignores_cookie(&parts.headers) {
+            return Ok(credentials.without_cookie());
+        }
+        origins.check_for_cookie(&parts.headers)?;
     }
     Ok(credentials)
 }

@@ -8,10 +8,10 @@ use std::str::FromStr;
 
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, HOST,
-    ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_HEADERS, HOST, ORIGIN, VARY,
 };
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::ApiError;
 
@@ -20,8 +20,28 @@ use super::ApiError;
 pub struct Origins {
     any: bool,
     same_host: bool,
+    /// `null` and `file://`, where they are named. They say of a page only that it comes from no host: it's
+    /// in a sandbox, of any site, or a file. So cookies never count from them.
+    unplaced: Vec<&'static str>,
     /// `scheme://host[:port]`, in lower case.
     list: Vec<String>,
+}
+
+/// Names of headers that a preflight may ask for, and their bytes: more than any application has.
+const ASKED_NAMES: usize = 64;
+const ASKED_BYTES: usize = 2048;
+
+/// So much of a header is repeated in a refusal, in characters.
+const SHOWN: usize = 200;
+
+/// Whether pages are told that their cookies may come along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Credentialed {
+    /// Those from whose origin a cookie counts.
+    Known,
+    /// All that are let in: clients of SockJS send cookies whether the page wants it or not, and without
+    /// this, browsers give them no answer. Where a cookie doesn't count, it is ignored.
+    Allowed,
 }
 
 impl Default for Origins {
@@ -30,6 +50,7 @@ impl Default for Origins {
         Origins {
             any: false,
             same_host: true,
+            unplaced: Vec::new(),
             list: Vec::new(),
         }
     }
@@ -38,7 +59,7 @@ impl Default for Origins {
 /// The text names no origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no origin: write scheme and host, as in https://app.example or http://localhost:3000, or same-host, or *"
+    "`{0}` is no origin: write scheme and host, as in https://app.example or http://localhost:3000, or same-host, null, file://, or *"
 )]
 pub struct OriginError(String);
 
@@ -55,12 +76,15 @@ impl FromStr for Origins {
         let mut origins = Origins {
             any: false,
             same_host: false,
+            unplaced: Vec::new(),
             list: Vec::new(),
         };
         for item in items {
             match item {
                 "*" => origins.any = true,
                 "same-host" => origins.same_host = true,
+                "null" => origins.unplaced.push("null"),
+                "file://" => origins.unplaced.push("file://"),
                 _ => origins.list.push(
                     normal(item.trim_end_matches('/'))
                         .ok_or_else(|| OriginError(item.to_owned()))?,
@@ -75,6 +99,7 @@ impl fmt::Display for Origins {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words = [(self.any, "*"), (self.same_host, "same-host")];
         let mut items: Vec<&str> = words.iter().filter(|w| w.0).map(|w| w.1).collect();
+        items.extend(&self.unplaced);
         items.extend(self.list.iter().map(String::as_str));
         f.write_str(&items.join(","))
     }
@@ -93,6 +118,9 @@ impl Origins {
         if self.any {
             return true;
         }
+        if self.unplaced.iter().any(|named| origin == named) {
+            return true;
+        }
         let Some(origin) = origin.to_str().ok().and_then(normal) else {
             return false;
         };
@@ -107,6 +135,7 @@ impl Origins {
         let known = Origins {
             any: false,
             same_host: true,
+            unplaced: Vec::new(),
             list: self.list.clone(),
         };
         let site = headers.get("sec-fetch-site");
@@ -115,11 +144,10 @@ impl Origins {
         if known.allow(headers) && !is_strange {
             Ok(())
         } else {
-            Err(ApiError::new(
-                403,
-                "origin_not_allowed",
-                "a cookie counts only from pages whose origin is named; see --allowed-origins",
-            ))
+            Err(refused(format!(
+                "a cookie counts only from pages of this host or of an origin that --allowed-origins names: {}",
+                compared(headers)
+            )))
         }
     }
 
@@ -128,11 +156,17 @@ impl Origins {
         if self.allow(headers) {
             Ok(())
         } else {
-            Err(ApiError::new(
-                403,
-                "origin_not_allowed",
-                "pages of this origin may not use this node; see --allowed-origins",
-            ))
+            let what = match self.same_host {
+                true => {
+                    "the page is neither of this host nor of an origin that --allowed-origins names"
+                }
+                false => "the page is not of an origin that --allowed-origins names",
+            };
+            let how = match self.same_host {
+                true => "name its origin there, or let a proxy in front pass Host on as it came",
+                false => "name its origin there",
+            };
+            Err(refused(format!("{what}: {}; {how}", compared(headers))))
         }
     }
 
@@ -141,12 +175,24 @@ impl Origins {
         headers.get(ORIGIN).filter(|_| self.allow(headers))
     }
 
+    /// Whether the page is let in, by `*` for one, but a cookie doesn't count from it.
+    pub(crate) fn ignores_cookie(&self, headers: &HeaderMap) -> bool {
+        headers.contains_key(ORIGIN)
+            && self.allow(headers)
+            && self.check_for_cookie(headers).is_err()
+    }
+
     /// Adds what CORS wants to a response to `request`.
-    pub(crate) fn mark(&self, request: &HeaderMap, response: &mut HeaderMap) {
+    pub(crate) fn mark(
+        &self,
+        request: &HeaderMap,
+        credentialed: Credentialed,
+        response: &mut HeaderMap,
+    ) {
         response.append(VARY, HeaderValue::from_static("origin"));
         if let Some(origin) = self.answer(request) {
             response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-            if self.check_for_cookie(request).is_ok() {
+            if credentialed == Credentialed::Allowed || self.check_for_cookie(request).is_ok() {
                 response.insert(
                     ACCESS_CONTROL_ALLOW_CREDENTIALS,
                     HeaderValue::from_static("true"),
@@ -161,20 +207,65 @@ impl Origins {
 
     /// Adds what a preflight asks for, besides [`Origins::mark`].
     pub(crate) fn mark_preflight(&self, request: &HeaderMap, response: &mut HeaderMap) {
+        response.append(
+            VARY,
+            HeaderValue::from_static("access-control-request-headers"),
+        );
         if self.answer(request).is_some() {
             for (name, value) in [
                 (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST"),
-                (
-                    ACCESS_CONTROL_ALLOW_HEADERS,
-                    "authorization, x-api-key, content-type, idempotency-key, last-event-id, cache-control, if-none-match",
-                ),
                 // Ten minutes: what Chromium and WebKit take at most.
                 (ACCESS_CONTROL_MAX_AGE, "600"),
             ] {
                 response.insert(name, HeaderValue::from_static(value));
             }
+            if let Some(names) = allowed_headers(request) {
+                response.insert(ACCESS_CONTROL_ALLOW_HEADERS, names);
+            }
         }
     }
+}
+
+fn refused(message: String) -> ApiError {
+    ApiError::new(403, "origin_not_allowed", message)
+}
+
+/// What was held against what.
+fn compared(headers: &HeaderMap) -> String {
+    let shown = |name: HeaderName| {
+        let sent: Vec<String> = headers
+            .get_all(name)
+            .iter()
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+            .collect();
+        match sent.is_empty() {
+            true => "not there".to_owned(),
+            false => sent.join(", ").chars().take(SHOWN).collect(),
+        }
+    };
+    format!(
+        "its Origin is {}, the request's Host is {}",
+        shown(ORIGIN),
+        shown(HOST)
+    )
+}
+
+/// The headers that a page wants to send: those it asked for, as an application, or what traces it, has
+/// some of its own. A header gives a page nothing that a program without a browser had not.
+fn allowed_headers(request: &HeaderMap) -> Option<HeaderValue> {
+    let asked = request.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter();
+    let names: Vec<String> = asked
+        .filter_map(|names| names.to_str().ok())
+        .flat_map(|names| names.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        .map(|name| name.as_str().to_owned())
+        .take(ASKED_NAMES)
+        .collect();
+    let names = names.join(", ");
+    if names.is_empty() || names.len() > ASKED_BYTES {
+        return None;
+    }
+    HeaderValue::try_from(names).ok()
 }
 
 /// An origin in the one form that is compared: lower case, without the scheme's own port.
@@ -237,6 +328,10 @@ mod tests {
         check("", Some("null"), "null", false);
         check("", Some(""), "a.example", false);
         check("*", Some("null"), "a", true);
+        check("null", Some("null"), "a", true);
+        check("null", Some("file://"), "a", false);
+        check("file://,same-host", Some("file://"), "a", true);
+        check("file://,same-host", Some("null"), "a", false);
         let list = "https://app.example/, http://localhost:3000";
         check(list, Some("https://app.example"), "b", true);
         check(list, Some("HTTP://localhost:3000"), "b", true);
@@ -253,6 +348,76 @@ mod tests {
         assert!(!"*".parse::<Origins>().unwrap().allow(&headers));
     }
 
+    fn from(origin: &str, host: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, host.parse().unwrap());
+        headers.insert(ORIGIN, origin.parse().unwrap());
+        headers
+    }
+
+    #[test]
+    fn cookies_count_from_pages_with_a_place_of_their_own() {
+        let check = |allowed: &str, origin: &str, counts: bool, left_out: bool| {
+            let origins: Origins = allowed.parse().unwrap();
+            let headers = from(origin, "a");
+            let is_ok = origins.check_for_cookie(&headers).is_ok();
+            assert_eq!(is_ok, counts, "{allowed} {origin}");
+            let is_left_out = origins.ignores_cookie(&headers);
+            assert_eq!(is_left_out, left_out, "{allowed} {origin}");
+        };
+        check("*", "http://a", true, false);
+        check("*", "http://b", false, true);
+        check("*,http://b", "http://b", true, false);
+        // Any site can put a page into a sandbox.
+        check("null", "null", false, true);
+        check("file://", "file://", false, true);
+        check("", "http://b", false, false);
+    }
+
+    #[test]
+    fn refusals_say_what_was_compared() {
+        let origins: Origins = "".parse().unwrap();
+        let error = origins
+            .check(&from("https://app.example", "10.0.0.7:8080"))
+            .unwrap_err();
+        for part in [
+            "https://app.example",
+            "10.0.0.7:8080",
+            "--allowed-origins",
+            "proxy",
+        ] {
+            assert!(error.message.contains(part), "{error}");
+        }
+        let origins: Origins = "https://b".parse().unwrap();
+        let error = origins.check(&from(&"x".repeat(5_000), "a")).unwrap_err();
+        assert!(
+            error.message.len() < 600 && !error.message.contains("proxy"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn preflights_get_what_they_ask_for() {
+        let check = |asked: &str, want: Option<&str>| {
+            let mut headers = from("http://a", "a");
+            headers.insert(ACCESS_CONTROL_REQUEST_HEADERS, asked.parse().unwrap());
+            let mut answer = HeaderMap::new();
+            Origins::default().mark_preflight(&headers, &mut answer);
+            let got = answer.get(ACCESS_CONTROL_ALLOW_HEADERS);
+            assert_eq!(got.map(|names| names.to_str().unwrap()), want, "{asked}");
+        };
+        check(
+            "traceparent,Baggage, x-my-app",
+            Some("traceparent, baggage, x-my-app"),
+        );
+        check("a b, x-ok, (", Some("x-ok"));
+        check("", None);
+        check(&"x".repeat(3_000), None);
+        let mut answer = HeaderMap::new();
+        Origins::default().mark_preflight(&from("http://b", "a"), &mut answer);
+        assert!(!answer.contains_key(ACCESS_CONTROL_ALLOW_METHODS));
+    }
+
     #[test]
     fn bad_lists() {
         for bad in [
@@ -264,7 +429,7 @@ mod tests {
         ] {
             assert!(bad.parse::<Origins>().is_err(), "{bad}");
         }
-        let text = "*,same-host,https://a";
+        let text = "*,same-host,null,file://,https://a";
         assert_eq!(text.parse::<Origins>().unwrap().to_string(), text);
     }
 }

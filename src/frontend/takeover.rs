@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::body::Body;
 use axum::http::header::CONNECTION;
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -109,6 +109,50 @@ impl fmt::Debug for Takeover {
     }
 }
 
+/// How a client finds the end of a body that is written past hyper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// Each frame is a chunk, and [`LAST_CHUNK`] is the end.
+    Chunked,
+    /// The body ends with the connection: for clients of HTTP/1.0, which know no chunks, and under a
+    /// server that isn't ours, which makes the chunks itself.
+    ToTheEnd,
+}
+
+/// The end of a body in chunks.
+pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+impl Framing {
+    /// What suits this request.
+    pub(crate) fn of(parts: &Parts) -> Self {
+        let is_ours = parts.extensions.get::<Takeover>().is_some();
+        match is_ours && parts.version >= Version::HTTP_11 {
+            true => Framing::Chunked,
+            false => Framing::ToTheEnd,
+        }
+    }
+
+    /// A part of the body.
+    pub(crate) fn frame(self, bytes: &[u8]) -> Bytes {
+        match self {
+            Framing::Chunked => chunk(bytes),
+            Framing::ToTheEnd => Bytes::copy_from_slice(bytes),
+        }
+    }
+}
+
+/// One chunk of a body. There is none of no bytes, as that would be the last one.
+pub(crate) fn chunk(bytes: &[u8]) -> Bytes {
+    if bytes.is_empty() {
+        return Bytes::new();
+    }
+    let mut out = Vec::with_capacity(bytes.len() + 16);
+    out.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+    out.into()
+}
+
 /// Makes a long-lived connection of a request: by takeover, or as this server allows.
 pub(crate) async fn leave_http(parts: &mut Parts, head: Bytes, run: Run) -> Response {
     if let Some(takeover) = parts.extensions.remove::<Takeover>() {
@@ -195,6 +239,23 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+
+    #[test]
+    fn chunks() {
+        assert_eq!(chunk(b"data: x\n\n"), "9\r\ndata: x\n\n\r\n");
+        assert_eq!(chunk(&[b'x'; 4096])[..6], *b"1000\r\n");
+        assert_eq!(chunk(b""), "");
+        let framing = |version: Version, is_ours: bool| {
+            let mut request = axum::http::Request::builder().version(version);
+            if is_ours {
+                request = request.extension(Takeover::default());
+            }
+            Framing::of(&request.body(()).unwrap().into_parts().0)
+        };
+        assert_eq!(framing(Version::HTTP_11, true), Framing::Chunked);
+        assert_eq!(framing(Version::HTTP_10, true), Framing::ToTheEnd);
+        assert_eq!(framing(Version::HTTP_11, false), Framing::ToTheEnd);
+    }
 
     #[test]
     fn heads_are_read_back() {

@@ -230,7 +230,7 @@ mod tests {
         check(&[("connection", "keep-alive")], "/", 400);
         check(&[("upgrade", "h2c")], "/", 400);
         check(&[], "/?format=xml", 400);
-        check(&[], "/?format=", 400);
+        check(&[], "/?form=json", 400);
         check(&[], "/?from=yesterday", 400);
         check(&[], "/?frames=bytes", 400);
         check(&[], "/?format=json&frames=binary", 400);

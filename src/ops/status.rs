@@ -4,19 +4,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
+use axum::http::Uri;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
 use super::check;
 use super::sampler::now_ms;
-use crate::frontend::{self, ApiError, FrontendState, identify};
+use crate::frontend::query::StatusQuery;
+use crate::frontend::{ApiError, FrontendState, identify, segment_of};
 use crate::metrics::COLUMNS;
 use crate::people::board::NodeId;
 use crate::relay::format::GapReason;
@@ -48,18 +49,13 @@ pub(crate) async fn page() -> Response {
 }
 
 /// `GET /status/{file}`: what the page is made of.
-pub(crate) async fn file(Path(name): Path<String>) -> Result<Response, ApiError> {
+pub(crate) async fn file(uri: Uri) -> Result<Response, ApiError> {
+    let name = segment_of(&uri, 0)?;
     let mut files = FILES.iter();
     match files.find(|(file, ..)| *file == name) {
         Some((_, kind, text)) => Ok(answer(kind, "no-cache", *text)),
         None => Err(ApiError::new(404, "not_found", "the page has no such file")),
     }
-}
-
-/// How the numbers are asked for.
-#[derive(Debug, Default, Deserialize)]
-struct Asked {
-    until: Option<String>,
 }
 
 /// `GET /status.json`: the numbers now, and those of the last two minutes. With `?until=drain` they come once the
@@ -68,7 +64,7 @@ pub(crate) async fn numbers(
     State(state): State<Arc<FrontendState>>,
     parts: Parts,
 ) -> Result<Response, ApiError> {
-    match frontend::query::<Asked>(&parts.uri)?.until.as_deref() {
+    match StatusQuery::of(&parts.uri)?.until.as_deref() {
         None => {}
         Some("drain") => {
             // Both ways to end are the same to who asked.

@@ -36,7 +36,8 @@ impl FromStr for Position {
 
     fn from_str(text: &str) -> Result<Self, PositionError> {
         match text {
-            "now" => return Ok(Position::Now),
+            // A page that has no ID yet writes an empty one.
+            "" | "now" => return Ok(Position::Now),
             "start" => return Ok(Position::Start),
             _ => {}
         }
@@ -82,6 +83,7 @@ mod tests {
 
     #[test]
     fn positions() {
+        check("", Some(Position::Now));
         check("now", Some(Position::Now));
         check("start", Some(Position::Start));
         check("5-1", Some(Position::After(EntryId::new(5, 1))));
@@ -91,7 +93,6 @@ mod tests {
         check("ago:10m", Some(Position::Ago(Duration::from_secs(600))));
         check("ago:2d", Some(Position::Ago(Duration::from_secs(172_800))));
         for bad in [
-            "",
             "$",
             "-",
             "+1-1",

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{MethodRouter, any, get, post};
 
 use crate::api;
+use crate::frontend::origin::Credentialed;
+use crate::frontend::query::{self, RootQuery};
 use crate::frontend::{
     self, ApiError, FrontendState, SocketQuery, room_at_root, room_of, wants_events, wants_socket,
 };
@@ -27,62 +29,96 @@ This is tailcast: every room is a Redis stream, and whoever is in it gets every 
 ?from=start, last:50, ago:10m or an entry ID says where to begin. See also /status, /metrics.
 ";
 
+/// Lets these handlers refuse whatever parameter they are sent. Each route has this, or reads one of the
+/// types in [`query`], or says why it does neither.
+fn plain(methods: MethodRouter<Arc<FrontendState>>) -> MethodRouter<Arc<FrontendState>> {
+    methods.route_layer(from_fn(
+        async |request: Request, next: Next| match query::check_none(request.uri()) {
+            Ok(()) => next.run(request).await,
+            Err(error) => error.into_response(),
+        },
+    ))
+}
+
 /// All of tailcast's routes, for this server or for mounting in an axum app of one's own.
 pub fn router(state: Arc<FrontendState>) -> Router {
     Router::new()
         .route("/", get(root))
+        // A file, which a page may ask for with its version behind a question mark.
         .route("/assets/{name}", get(web::asset))
         .route("/rooms", get(api::people::rooms))
-        .route("/rooms/{room}", get(room).post(api::publish::to_room))
+        .route(
+            "/rooms/{room}",
+            plain(post(api::publish::to_room)).get(room),
+        )
         .route("/rooms/{room}/presence", get(api::people::presence))
-        .route("/rooms/{room}/moderation", post(api::people::moderate))
+        .route(
+            "/rooms/{room}/moderation",
+            plain(post(api::people::moderate)),
+        )
         .route(
             "/users/{user}",
-            get(api::people::user).post(api::publish::to_user),
+            plain(get(api::people::user).post(api::publish::to_user)),
         )
-        .route("/publish", post(api::many::publish_to_many))
-        .route("/nodes", get(api::people::nodes))
-        .merge(socketio(&state))
+        .route("/publish", plain(post(api::many::publish_to_many)))
+        .route("/nodes", plain(get(api::people::nodes)))
         .route("/me", get(api::me::me))
-        .route("/register", post(api::accounts::register))
-        .route("/login", post(api::accounts::login))
-        .route("/logout", post(api::accounts::logout))
-        .route("/homepage_json", get(api::home::homepage))
-        .route("/stomp", get(stomp))
-        .route("/stomp/websocket", get(stomp))
-        .merge(sockjs(&state))
-        .route("/health/live", get(ops::live))
-        .route("/health/ready", get(ops::ready))
+        .route("/register", plain(post(api::accounts::register)))
+        .route("/login", plain(post(api::accounts::login)))
+        .route("/logout", plain(post(api::accounts::logout)))
+        .route("/homepage_json", plain(get(api::home::homepage)))
+        .route("/stomp", plain(get(stomp)))
+        .route("/stomp/websocket", plain(get(stomp)))
+        .route("/health/live", plain(get(ops::live)))
+        .route("/health/ready", plain(get(ops::ready)))
         .merge(match state.settings.ops_apart {
             true => Router::new(),
             false => for_operators(),
         })
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(state.clone(), around))
+        .layer(from_fn_with_state(
+            (state.clone(), Credentialed::Known),
+            around,
+        ))
+        .merge(for_libraries(&state))
         .with_state(state)
+}
+
+/// What answers the clients of SockJS and Socket.IO, which bring cookies unasked.
+fn for_libraries(state: &Arc<FrontendState>) -> Router<Arc<FrontendState>> {
+    socketio(state)
+        .merge(sockjs(state))
+        .layer(from_fn_with_state(
+            (state.clone(), Credentialed::Allowed),
+            around,
+        ))
 }
 
 /// The routes behind `--ops-listen`.
 pub(super) fn ops_router(state: Arc<FrontendState>) -> Router {
     for_operators()
-        .route("/health/live", get(ops::live))
-        .route("/health/ready", get(ops::ready))
+        .route("/health/live", plain(get(ops::live)))
+        .route("/health/ready", plain(get(ops::ready)))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(state.clone(), around))
+        .layer(from_fn_with_state(
+            (state.clone(), Credentialed::Known),
+            around,
+        ))
         .with_state(state)
 }
 
 fn for_operators() -> Router<Arc<FrontendState>> {
     Router::new()
-        .route("/metrics", get(ops::metrics))
+        .route("/metrics", plain(get(ops::metrics)))
+        // A page and its files.
         .route("/status", get(ops::status::page))
         .route("/status/{file}", get(ops::status::file))
         .route("/status.json", get(ops::status::numbers))
 }
 
-/// Socket.IO, with a slash at its path's end and without.
+/// Socket.IO, whose query string is the application's as well, with a slash at its path's end and without.
 fn socketio(state: &FrontendState) -> Router<Arc<FrontendState>> {
     let path = state.settings.socketio.path.trim_end_matches('/');
     Router::new()
@@ -99,13 +135,16 @@ async fn root(
 ) -> Result<Response, ApiError> {
     let (mut parts, _) = request.into_parts();
     if parts.method == Method::GET && wants_socket(&parts.headers) {
-        let query = SocketQuery::of(&parts.uri)?;
-        let room = room_at_root(&query, &state.settings)?;
+        let (name, query) = RootQuery::of(&parts.uri)?.split();
+        let room = room_at_root(name.as_deref(), &state.settings)?;
         return frontend::socket(state, &mut parts, query, room).await;
     }
+    // Others add to links what tells them who follows them, and the page reads its URL by itself.
     if web::wants_page(&parts.headers) {
         return Ok(web::page(&parts.headers));
     }
+    // What a client that isn't asking for a socket yet meant to ask it with.
+    RootQuery::of(&parts.uri)?;
     let host = parts
         .headers
         .get("host")
@@ -128,8 +167,7 @@ async fn room(
             return frontend::socket(state, &mut parts, query, room).await;
         }
         if wants_events(&parts.headers) {
-            let query = SocketQuery::of(&parts.uri)?;
-            return frontend::events(state, &mut parts, query, room).await;
+            return frontend::events(state, &mut parts, room).await;
         }
     }
     api::history::page(&state, &room, &parts).await
@@ -150,7 +188,7 @@ async fn stomp(
     frontend::stomp_socket(state, &mut parts).await
 }
 
-/// STOMP over SockJS, where the well-known tutorials look for it.
+/// STOMP over SockJS, whose clients add a time to some requests, where the well-known tutorials look for it.
 fn sockjs(state: &Arc<FrontendState>) -> Router<Arc<FrontendState>> {
     let endpoint = frontend::sockjs_endpoint(state);
     let answer = any(move |request: Request| {
@@ -181,10 +219,19 @@ async fn method_not_allowed() -> ApiError {
 
 /// What all requests have in common: CORS and counting. A request whose connection is taken over
 /// never comes back here.
-async fn around(State(state): State<Arc<FrontendState>>, request: Request, next: Next) -> Response {
+async fn around(
+    State((state, credentialed)): State<(Arc<FrontendState>, Credentialed)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let origins = &state.settings.allowed_origins;
     let mut asked = HeaderMap::new();
-    for name in ["origin", "host"] {
+    for name in [
+        "origin",
+        "host",
+        "sec-fetch-site",
+        "access-control-request-headers",
+    ] {
         for value in request.headers().get_all(name) {
             asked.append(name, value.clone());
         }
@@ -196,7 +243,7 @@ async fn around(State(state): State<Arc<FrontendState>>, request: Request, next:
     } else {
         next.run(request).await
     };
-    origins.mark(&asked, response.headers_mut());
+    origins.mark(&asked, credentialed, response.headers_mut());
     state.metrics.answered(response.status().as_u16());
     response
 }

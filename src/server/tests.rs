@@ -30,6 +30,8 @@ async fn start(max_sockets: usize, handshake: u64, drain_timeout: u64) -> Runnin
         max_sockets,
         handshake_timeout: Duration::from_millis(handshake),
         drain_timeout: Duration::from_millis(drain_timeout),
+        keep_alive_timeout: Duration::from_secs(3),
+        ..Settings::default()
     };
     let drain = Drain::default();
     let metrics = Metrics::default();
@@ -185,10 +187,81 @@ async fn silent_and_dripping_clients_are_closed() {
     let running = start(10, 1_000, 5_000).await;
     let silent = async { rest(&mut connect(&running, "").await).await };
     let dripping = async { rest(&mut connect(&running, "GET / HTTP/1.1\r\nhost:").await).await };
-    let idle = async { rest(&mut connect(&running, PLAIN).await).await };
-    let (silent, _, idle) = tokio::join!(silent, dripping, idle);
+    let (silent, dripping) = tokio::join!(silent, dripping);
     assert_eq!(silent, "");
-    assert!(idle.ends_with("plain"));
+    assert!(dripping.starts_with("HTTP/1.1 408 "), "{dripping}");
+    assert_eq!(code(&dripping), "timeout");
+}
+
+/// The code of the error in an answer's body.
+fn code(answer: &str) -> String {
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    body["error"]["code"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_connection_rests_longer_than_a_head_may_take() {
+    let running = start(10, 500, 5_000).await;
+    let mut stream = connect(&running, PLAIN).await;
+    let answer = until(&mut stream, "plain").await;
+    assert!(answer.contains("\r\nkeep-alive: timeout=3\r\n"), "{answer}");
+    assert!(
+        answer.contains("\r\nconnection: keep-alive\r\n"),
+        "{answer}"
+    );
+    // Three times what a head may take.
+    sleep(Duration::from_millis(1_500)).await;
+    stream.write_all(PLAIN.as_bytes()).await.unwrap();
+    until(&mut stream, "plain").await;
+    let rested = Instant::now();
+    assert_eq!(rest(&mut stream).await, "", "nothing is said at the end");
+    assert!(rested.elapsed() >= Duration::from_millis(2_900));
+    // What has begun is due as soon as a first request's.
+    let mut stream = connect(&running, PLAIN).await;
+    until(&mut stream, "plain").await;
+    let began = Instant::now();
+    stream.write_all(b"GET /plain HTTP/1.1\r\n").await.unwrap();
+    assert_eq!(code(&rest(&mut stream).await), "timeout");
+    assert!(began.elapsed() < Duration::from_millis(2_900));
+    // Who says that nothing follows is not told how long it might.
+    let mut stream = connect(
+        &running,
+        &PLAIN.replace("host: a", "host: a\r\nconnection: close"),
+    )
+    .await;
+    let answer = rest(&mut stream).await;
+    assert!(
+        answer.ends_with("plain") && !answer.contains("keep-alive"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn what_hyper_refuses_has_a_body() {
+    let running = start(10, 5_000, 5_000).await;
+    let many: String = (0..120)
+        .map(|number| format!("x-{number}: y\r\n"))
+        .collect();
+    for (request, want) in [
+        ("nonsense\r\n\r\n".to_owned(), "bad_request"),
+        ("GET / HTTP/9.9\r\n\r\n".to_owned(), "bad_request"),
+        (
+            "GET / HTTP/1.1\r\nno colon\r\n\r\n".to_owned(),
+            "bad_request",
+        ),
+        (format!("GET / HTTP/1.1\r\n{many}\r\n"), "head_too_large"),
+        (
+            format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "x".repeat(200_000)),
+            "head_too_large",
+        ),
+    ] {
+        let answer = rest(&mut connect(&running, &request).await).await;
+        assert_eq!(code(&answer), want, "{answer}");
+        assert!(answer.contains("content-type: application/json\r\n"));
+    }
+    let mut stream = connect(&running, PLAIN).await;
+    until(&mut stream, "plain").await;
 }
 
 #[tokio::test]
@@ -196,10 +269,9 @@ async fn a_large_head_is_refused() {
     let running = start(10, 5_000, 5_000).await;
     let long = format!("GET /plain HTTP/1.1\r\na: {}\r\n\r\n", "x".repeat(20_000));
     let mut large = connect(&running, &long).await;
-    // Only the beginning, as the connection may be reset after it.
-    let mut head = [0; 13];
-    large.read_exact(&mut head).await.unwrap();
-    assert_eq!(&head, b"HTTP/1.1 431 ");
+    let answer = rest(&mut large).await;
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    assert_eq!(code(&answer), "head_too_large");
 }
 
 #[tokio::test]

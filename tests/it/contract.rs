@@ -2,6 +2,7 @@
 
 mod closes;
 mod commands;
+mod events;
 mod everywhere;
 mod from;
 mod http;

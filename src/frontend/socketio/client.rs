@@ -22,8 +22,9 @@ use super::stamp::Stamp;
 use super::told::{FORMAT, event};
 use crate::auth::{AuthError, Identity};
 use crate::frontend::carrier::Carrier;
+use crate::frontend::query::SocketioQuery;
 use crate::frontend::websocket::frame::{Opcode, frame};
-use crate::frontend::{ApiError, FrontendState, SocketQuery};
+use crate::frontend::{ApiError, FrontendState};
 use crate::relay::close::CloseReason;
 use crate::relay::entry::RoomName;
 use crate::relay::outlet::Outlet;
@@ -43,7 +44,7 @@ pub(super) struct Hello {
 impl Hello {
     /// Checks the URL; whoever sent the request is known already.
     pub(super) fn of(uri: &Uri, who: Result<Identity, AuthError>) -> Result<Self, ApiError> {
-        SocketQuery::of(uri)?;
+        SocketioQuery::of(uri)?;
         Ok(Hello {
             who,
             query: uri.query().unwrap_or_default().into(),
@@ -51,9 +52,9 @@ impl Hello {
     }
 
     /// What its query string asks for.
-    pub(super) fn query(&self) -> Result<SocketQuery, ApiError> {
+    pub(super) fn query(&self) -> Result<SocketioQuery, ApiError> {
         let uri = Uri::try_from(format!("/?{}", self.query));
-        SocketQuery::of(&uri.map_err(|error| ApiError::bad_request(error.to_string()))?)
+        SocketioQuery::of(&uri.map_err(|error| ApiError::bad_request(error.to_string()))?)
     }
 }
 

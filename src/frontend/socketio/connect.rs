@@ -22,7 +22,8 @@ use super::stamp::{Stamp, text_frame};
 use super::told::{FORMAT, event};
 use crate::auth::{AuthError, Credentials, Identity, Right};
 use crate::frontend::carrier::Lane;
-use crate::frontend::{SocketQuery, is_on};
+use crate::frontend::is_on;
+use crate::frontend::query::SocketioQuery;
 use crate::people::session::{CantJoin, Join};
 use crate::relay::close::CloseReason;
 use crate::relay::connection::Began;
@@ -303,7 +304,7 @@ fn recovery(
 }
 
 /// The rooms that a client names, in its auth or else in its URL.
-fn named(auth: &ConnectAuth, query: &SocketQuery) -> Vec<String> {
+fn named(auth: &ConnectAuth, query: &SocketioQuery) -> Vec<String> {
     let one = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
     let mut names: Vec<String> = auth.rooms.clone().unwrap_or_default();
     names.extend(one(&auth.room).or_else(|| one(&auth.roomid)));
@@ -333,7 +334,7 @@ fn switch(
 }
 
 /// Where a known user's own room begins, if it's to come at all.
-fn inbox(auth: &ConnectAuth, query: &SocketQuery) -> Result<Option<Position>, Refused> {
+fn inbox(auth: &ConnectAuth, query: &SocketioQuery) -> Result<Option<Position>, Refused> {
     let text = match &auth.inbox {
         Some(serde_json::Value::String(text)) => Some(text.clone()),
         Some(serde_json::Value::Bool(is_wanted)) => Some(u8::from(*is_wanted).to_string()),

@@ -8,30 +8,21 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
 
 use super::client::Hello;
 use super::polling::{Polled, Rejected};
 use super::sid::Sid;
 use super::{Key, socket};
 use crate::frontend::forward::{self, ForwardError, Hop};
+use crate::frontend::query::SocketioQuery;
 use crate::frontend::websocket::{Handshake, frame};
 use crate::frontend::{
-    ApiError, FrontendState, Run, check_long_lived, identify, query, takeover, wants_socket,
+    ApiError, FrontendState, Run, check_long_lived, identify, takeover, wants_socket,
 };
 use crate::relay::close::CloseReason;
 
 /// The version of Engine.IO that clients of Socket.IO 3 and 4 speak.
 const VERSION: &str = "4";
-
-/// What the query string says of the session.
-#[derive(Debug, Default, Deserialize)]
-struct Asked {
-    #[serde(rename = "EIO")]
-    version: Option<String>,
-    transport: Option<String>,
-    sid: Option<String>,
-}
 
 /// A request that can't be served; the numbers are the reference server's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +31,6 @@ enum Refused {
     UnknownSession,
     Method,
     BadRequest,
-    Forbidden,
     Version,
     TooLarge,
 }
@@ -52,7 +42,6 @@ impl IntoResponse for Refused {
             Refused::UnknownSession => (400, 1, "Session ID unknown"),
             Refused::Method => (400, 2, "Bad handshake method"),
             Refused::BadRequest => (400, 3, "Bad request"),
-            Refused::Forbidden => (403, 4, "Forbidden"),
             Refused::Version => (400, 5, "Unsupported protocol version"),
             Refused::TooLarge => (413, 3, "Payload too large"),
         };
@@ -86,11 +75,20 @@ pub(crate) async fn handle(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let asked: Asked = query(&parts.uri)?;
+    let asked = SocketioQuery::of(&parts.uri)?;
     match serve(state, asked, parts, body).await {
         Ok(response) => Ok(response),
         Err(Failed::Refused(refused)) => Ok(refused.into_response()),
         Err(Failed::Api(error)) => Err(error),
+        Err(Failed::Origin(error)) => {
+            let message = format!("Forbidden: {error}");
+            let body = serde_json::json!({"code": 4, "message": message}).to_string();
+            Ok(answer(
+                StatusCode::FORBIDDEN,
+                "application/json",
+                body.into(),
+            ))
+        }
     }
 }
 
@@ -98,6 +96,8 @@ pub(crate) async fn handle(
 enum Failed {
     Refused(Refused),
     Api(ApiError),
+    /// A page that may not come in: the reference server's number, and what was wrong.
+    Origin(ApiError),
 }
 
 impl From<Refused> for Failed {
@@ -120,13 +120,12 @@ impl From<ApiError> for Failed {
 
 async fn serve(
     state: Arc<FrontendState>,
-    asked: Asked,
+    asked: SocketioQuery,
     mut parts: Parts,
     body: Body,
 ) -> Result<Response, Failed> {
-    if !state.settings.allowed_origins.allow(&parts.headers) {
-        return Err(Refused::Forbidden.into());
-    }
+    let origins = &state.settings.allowed_origins;
+    origins.check(&parts.headers).map_err(Failed::Origin)?;
     if asked.version.as_deref() != Some(VERSION) {
         return Err(Refused::Version.into());
     }

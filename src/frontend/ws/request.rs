@@ -281,8 +281,8 @@ impl<'a> Object<'a> {
             }),
             "history" => Ok(Request::History {
                 room: self.optional("room", room)?,
-                after: self.optional("after", id)?,
-                before: self.optional("before", id)?,
+                after: self.optional("after", id)?.flatten(),
+                before: self.optional("before", id)?.flatten(),
                 limit: self.optional("limit", count)?,
                 newest_first: self.optional("order", newest_first)?.unwrap_or(false),
             }),
@@ -392,9 +392,12 @@ fn position(value: &RawValue, name: &str) -> Result<Position, Refused> {
         .map_err(|error| Refused::new("bad_from", format!("{error}")))
 }
 
-fn id(value: &RawValue, name: &str) -> Result<EntryId, Refused> {
-    string(value, name)?
-        .parse()
+/// An ID; an empty one is none, as everywhere.
+fn id(value: &RawValue, name: &str) -> Result<Option<EntryId>, Refused> {
+    let text = string(value, name)?;
+    let id = Some(text).filter(|text| !text.is_empty());
+    id.map(|id| id.parse())
+        .transpose()
         .map_err(|error| Refused::bad(format!("`{name}`: {error}")))
 }
 

@@ -68,7 +68,7 @@ impl Node {
     }
 
     async fn check(&self, method: &str, uri: &str, headers: Headers<'_>, status: u16, code: &str) {
-        let (got, body) = self.json(method, uri, headers, "").await;
+        let (got, body) = self.json(method, uri, headers, "x").await;
         let error = &body["error"];
         assert_eq!(got, status, "{method} {uri}: {body}");
         assert_eq!(error["code"], code, "{method} {uri}: {body}");
@@ -192,7 +192,7 @@ async fn events_resume() {
     let second = node.publish("r", "two").await;
     let mut all = node.events("/rooms/r?from=start&format=raw", &[]).await;
     assert!(all.has(&format!("id: {second}\ndata: two\n\n")).await);
-    assert!(all.text.starts_with("retry: 2000\n"));
+    assert!(all.text.starts_with("retry: 2000\nevent: joined\ndata: {"));
     assert!(all.text.contains(&format!("id: {first}\ndata: one\n\n")));
     assert_eq!(all.text.matches("id: ").count(), 2);
     // The header says more than the URL, which a client repeats as it was.
@@ -202,7 +202,9 @@ async fn events_resume() {
         .await;
     // Who begins now has an ID to resume from before the first entry.
     let mut live = node.events("/rooms/r", &[]).await;
-    assert!(live.has(&format!("id: {second}\n\n")).await);
+    let joined =
+        format!("event: joined\nid: {second}\ndata: {{\"room\":\"r\",\"head\":\"{second}\"}}\n\n");
+    assert!(live.has(&joined).await);
     let third = node.publish("r", "three").await;
     let data = |id: &str, text: &str| {
         format!(
@@ -213,7 +215,7 @@ async fn events_resume() {
         assert!(events.has(&data(&third, "three")).await);
     }
     assert!(rest.text.contains(&data(&second, "two")));
-    assert!(!rest.text.contains(&first) && !live.text.contains("two"));
+    assert!(!rest.text.contains("one") && !live.text.contains("two"));
 }
 
 #[tokio::test]
@@ -236,7 +238,7 @@ async fn events_tell_gaps() {
 async fn a_drain_ends_events() {
     let node = node();
     let mut events = node.events("/rooms/r", &[]).await;
-    assert!(events.has("id: 0-0\n\n").await);
+    assert!(events.has("id: 0-0\n").await);
     assert_eq!(node.state.drain.open(), 1);
     node.state.drain.begin(Duration::from_secs(10));
     assert!(!events.has("no such text").await);
@@ -308,5 +310,55 @@ async fn pages_of_this_host_get_their_headers() {
                 .headers()
                 .contains_key("access-control-allow-origin")
         );
+    }
+}
+
+/// What a path says of a parameter that it doesn't know.
+#[tokio::test]
+async fn unknown_parameters_are_refused_on_every_path() {
+    let node = node();
+    let paths = include_str!("../routes.rs");
+    let paths = paths.split(".route(").skip(1).filter_map(|rest| {
+        let rest = rest.trim_start().strip_prefix('"')?;
+        Some(rest.split('"').next().unwrap())
+    });
+    // Pages' files, pages, and what clients add to by themselves.
+    let lenient = ["/assets/{name}", "/status", "/status/{file}"];
+    let sockjs = ["/ws", "/ws/", "/ws/{*rest}"];
+    let socket: Headers<'_> = &[
+        ("upgrade", "websocket"),
+        ("connection", "upgrade"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    let events: Headers<'_> = &[("accept", "text/event-stream")];
+    let mut checked = 0;
+    for path in paths {
+        let uri = path.replace("{room}", "r").replace("{user}", "u");
+        for method in ["GET", "POST"] {
+            for headers in [&[][..], socket, events] {
+                let uri = format!("{uri}?form=1");
+                let response = node.send(method, &uri, headers, "{}").await;
+                let status = response.status().as_u16();
+                let body = response.into_body().collect().await.unwrap().to_bytes();
+                let body = String::from_utf8_lossy(&body);
+                if lenient.contains(&path) || sockjs.contains(&path) {
+                    assert!(!body.contains("form"), "{method} {path}: {body}");
+                    continue;
+                }
+                let is_refused = status == 400 && body.contains("no parameter \\\"form\\\"");
+                assert!(status == 405 || is_refused, "{method} {path}: {body}");
+                checked += u32::from(is_refused);
+            }
+        }
+    }
+    assert!(checked > 60, "{checked}");
+    // A page is opened through links of others.
+    let page: Headers<'_> = &[("accept", "text/html")];
+    let response = node.send("GET", "/?room=r&utm_source=x", page, "").await;
+    assert_eq!(response.status(), 200);
+    for uri in ["/?room=a", "/nodes?token=x", "/rooms/r?user=x&limit=1"] {
+        let response = node.send("GET", uri, &[], "").await;
+        assert_ne!(response.status(), 400, "{uri}");
     }
 }

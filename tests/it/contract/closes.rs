@@ -67,6 +67,7 @@ async fn what_no_retry_mends_is_4400() {
     assert_eq!(event.event.as_deref(), Some("error"));
     assert!(event.data.unwrap().contains("\"bad_request\""));
     assert_eq!(events.block(), None);
+    assert!(events.has_ended(), "the body is whole");
 }
 
 #[tokio::test]
@@ -278,7 +279,8 @@ async fn sigterm_drains_with_bye_and_1012() {
     assert_eq!(json.closed().await.0, 1012);
     assert_eq!(raw.closed().await.0, 1012);
     let last = std::iter::from_fn(|| events.block()).last().unwrap();
-    assert!(last.retry.is_some(), "{last:?}");
+    assert!(last.retry.is_some() && last.data.is_none(), "{last:?}");
+    assert!(events.has_ended(), "the body is whole");
     let mut rest = Vec::new();
     let _ = tcp.read_to_end(&mut rest);
     assert_eq!(node.wait_exit().code(), Some(0), "{}", node.stderr());

@@ -73,6 +73,31 @@ fn history_in_both_orders_page_by_page() {
             "{bad}"
         );
     }
+    // Where to begin, as sockets say it.
+    assert_eq!(page("?from=last:2"), ("9 10".into(), Value::Null));
+    assert_eq!(
+        page("?from=last:3&order=desc"),
+        ("10 9 8".into(), json!("8-0"))
+    );
+    assert_eq!(page("?from=last:3&limit=2"), ("8 9".into(), json!("9-0")));
+    assert_eq!(page("?from=last:50").0, "1 2 3 4 5 6 7 8 9 10");
+    assert_eq!(page("?from=start&limit=2"), ("1 2".into(), json!("2-0")));
+    assert_eq!(page("?from=8-0"), ("9 10".into(), Value::Null));
+    assert_eq!(page("?from=ago:1h"), (String::new(), Value::Null));
+    assert_eq!(page("?from=&after=&limit=").0, "1 2 3 4 5 6 7 8 9 10");
+    for bad in [
+        "from=now",
+        "from=last:51",
+        "from=8-0&after=1-0",
+        "form=last:2",
+    ] {
+        let answer = node.get(&format!("/rooms/r?{bad}"));
+        assert_eq!(
+            (answer.status, &*answer.error_code()),
+            (400, "bad_request"),
+            "{bad}"
+        );
+    }
     let entry = &node.get("/rooms/r?limit=1").json()["entries"][0];
     assert_eq!(*entry, json!({"id":"1-0","fields":{"n":"1"}}));
 }
@@ -111,11 +136,12 @@ fn bodies() {
         [0, 255, 10]
     );
     assert_eq!(post("application/x-www-form-urlencoded", b"a=b"), b"a=b");
-    assert_eq!(post("text/plain", b""), b"");
     assert_eq!(post("text/plain", &[b'x'; 65_536]).len(), 65_536);
     for (kind, body, status, code) in [
         ("application/json", "hi", 400, "bad_json"),
         ("application/json", "", 400, "bad_json"),
+        ("text/plain", "", 400, "bad_request"),
+        ("application/x-www-form-urlencoded", "", 400, "bad_request"),
         ("application/json", r#"{"message":1}"#, 400, "bad_json"),
         ("application/json", "{}", 400, "bad_request"),
         (
@@ -335,7 +361,11 @@ fn paths_methods_and_malformed_requests() {
         "GET /rooms/a HTTP/1.1\r\nno colon\r\n\r\n",
     ] {
         let answer = http::raw(node.port(), request.as_bytes()).unwrap();
-        assert_eq!(answer.status, 400, "{request:?}");
+        assert_eq!(
+            (answer.status, &*answer.error_code()),
+            (400, "bad_request"),
+            "{request:?}"
+        );
     }
     assert_eq!(node.get("/health/live").status, 200);
 }

@@ -59,17 +59,34 @@ fn silent_and_dripping_clients_are_cut_off() {
             "{start:?}"
         );
     }
-    // Kept alive, but with nothing more to say.
+}
+
+#[test]
+fn a_connection_may_rest_between_requests() {
+    let (_redis, node) =
+        setup_with(&["--handshake-timeout", "300ms", "--keep-alive-timeout", "2s"]);
     let mut stream = TcpStream::connect(("127.0.0.1", node.port())).unwrap();
     stream
         .set_read_timeout(Some(crate::harness::PATIENCE))
         .unwrap();
-    stream
-        .write_all(b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n")
-        .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let began = Instant::now();
+    for _ in 0..2 {
+        std::thread::sleep(Duration::from_millis(100));
+        stream
+            .write_all(b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        while !answer.ends_with("}\n") {
+            let mut buffer = [0; 1024];
+            let count = stream.read(&mut buffer).unwrap();
+            assert!(count > 0, "{answer}");
+            answer.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
+        }
+        assert!(answer.contains("keep-alive: timeout=2\r\n"), "{answer}");
+        std::thread::sleep(Duration::from_millis(700));
+    }
+    assert_eq!(stream.read(&mut [0; 16]).unwrap(), 0);
+    assert!(began.elapsed() > Duration::from_millis(2_500));
 }
 
 #[test]
@@ -77,7 +94,14 @@ fn heads_that_are_too_large() {
     let (_redis, node) = setup_with(&[]);
     let large = "x".repeat(40_000);
     let answer = node.request("GET", "/rooms/r", &[("x-large", &*large)], "");
-    assert_eq!(answer.status, 431);
+    assert_eq!(
+        (answer.status, &*answer.error_code()),
+        (431, "head_too_large")
+    );
+    assert!(answer.text().contains("--max-header-size"));
+    let (_redis, roomy) = setup_with(&["--max-header-size", "64KiB", "--max-headers", "300"]);
+    let answer = roomy.request("GET", "/rooms/r", &[("x-large", &*large)], "");
+    assert_eq!(answer.status, 200);
     let many: Vec<(String, String)> = (0..200)
         .map(|number| (format!("x-{number}"), "y".to_owned()))
         .collect();
@@ -85,7 +109,12 @@ fn heads_that_are_too_large() {
         .iter()
         .map(|(name, value)| (&**name, &**value))
         .collect();
-    assert_eq!(node.request("GET", "/rooms/r", &many, "").status, 431);
+    let answer = node.request("GET", "/rooms/r", &many, "");
+    assert_eq!(
+        (answer.status, &*answer.error_code()),
+        (431, "head_too_large")
+    );
+    assert_eq!(roomy.request("GET", "/rooms/r", &many, "").status, 200);
     let answer = node.get(&format!("/rooms/r?x={large}"));
     assert!([414, 431].contains(&answer.status), "{answer:?}");
 }

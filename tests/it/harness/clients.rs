@@ -1,7 +1,7 @@
 //! Clients: a fast one of our own, and the programs in `tests/clients`, which drive those from npm.
 
 use std::cell::RefCell;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -392,7 +392,7 @@ impl Drop for Program {
 
 /// Server-sent events, taken apart by the standard's rules as far as a test needs them.
 pub(crate) struct Sse {
-    lines: BufReader<std::net::TcpStream>,
+    lines: BufReader<Body>,
     /// The response head.
     pub(crate) head: String,
 }
@@ -425,7 +425,29 @@ impl Sse {
         while !head.ends_with("\r\n\r\n") {
             assert!(lines.read_line(&mut head).unwrap() > 0, "{head}");
         }
-        Sse { lines, head }
+        let body = Body {
+            is_chunked: head.contains("\r\ntransfer-encoding: chunked\r\n"),
+            stream: lines,
+            left: 0,
+            has_ended: false,
+        };
+        Sse {
+            lines: BufReader::with_capacity(1, body),
+            head,
+        }
+    }
+
+    /// Whether the body has come to the end that its framing knows; only after the last event.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.lines.get_ref().has_ended
+    }
+
+    /// The event of having joined, which is the first one.
+    #[track_caller]
+    pub(crate) fn joined(&mut self) -> SseEvent {
+        let event = self.block().expect("the stream goes on");
+        assert_eq!(event.event.as_deref(), Some("joined"), "{event:?}");
+        event
     }
 
     /// The next block of lines; none at the end.
@@ -435,7 +457,8 @@ impl Sse {
         loop {
             let mut line = String::new();
             if self.lines.read_line(&mut line).unwrap() == 0 {
-                return None;
+                // Of a block without its blank line, `retry:` counts, and events don't.
+                return (event != SseEvent::default()).then_some(event);
             }
             let line = line.trim_end_matches('\n');
             if line.is_empty() {
@@ -457,14 +480,68 @@ impl Sse {
         }
     }
 
-    /// The next event with data.
+    /// The next event, the one of having joined left out.
     #[track_caller]
     pub(crate) fn event(&mut self) -> SseEvent {
         loop {
             let event = self.block().expect("the stream goes on");
-            if event.data.is_some() {
+            if event.data.is_some() && event.event.as_deref() != Some("joined") {
                 return event;
             }
         }
+    }
+}
+
+/// The body of an answer, its chunks taken apart.
+struct Body {
+    is_chunked: bool,
+    stream: BufReader<std::net::TcpStream>,
+    /// Bytes of this chunk that are still to come.
+    left: usize,
+    has_ended: bool,
+}
+
+impl Body {
+    fn line(&mut self) -> std::io::Result<String> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        line.strip_suffix("\r\n")
+            .map(str::to_owned)
+            .ok_or_else(|| std::io::Error::other(format!("no line of a chunk: {line:?}")))
+    }
+}
+
+impl Read for Body {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if !self.is_chunked {
+            let count = self.stream.read(buffer)?;
+            self.has_ended |= count == 0;
+            return Ok(count);
+        }
+        if self.has_ended {
+            return Ok(0);
+        }
+        if self.left == 0 {
+            if self.stream.fill_buf()?.is_empty() {
+                return Ok(0);
+            }
+            let size = self.line()?;
+            self.left = usize::from_str_radix(&size, 16).map_err(std::io::Error::other)?;
+            if self.left == 0 {
+                let end = self.line()?;
+                assert_eq!(end, "");
+                self.has_ended = true;
+                return Ok(0);
+            }
+        }
+        let most = buffer.len().min(self.left);
+        let count = self.stream.read(&mut buffer[..most])?;
+        assert!(count > 0, "the connection ended within a chunk");
+        self.left -= count;
+        if self.left == 0 {
+            let end = self.line()?;
+            assert_eq!(end, "");
+        }
+        Ok(count)
     }
 }

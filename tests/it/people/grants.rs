@@ -181,7 +181,7 @@ fn of_events(node: &Node, token: &str, path: &str) -> Outcome {
                 return "forbidden".to_owned();
             }
             (_, Some("error"), data) => return format!("{data:?}"),
-            (Some(_), _, _) => return "ok".to_owned(),
+            (Some(_), ..) | (_, Some("joined"), _) => return "ok".to_owned(),
             _ => {}
         }
     }
