@@ -2,7 +2,7 @@
 //!
 //! The task sends whatever is queued as one pipeline, waits for its replies, and sends what has
 //! come since: batches grow with the load by themselves, and the order of the calls is the order
-//! on the wire. Each append has one of four ends:
+//! in the stream (`batch` says how). Each append has one of four ends:
 //!
 //! - Redis answered with an ID: stored.
 //! - Redis answered with an error: not stored. If that passes (LOADING, READONLY), it's sent again
@@ -204,8 +204,7 @@ impl Worker {
         }
     }
 
-    /// Loads the script once per connection, so that appends that need it don't fall behind others in
-    /// their room by being sent twice.
+    /// Loads the script once per connection, and again when the server has forgotten it.
     async fn load_script(&mut self, connection: &mut MultiplexedConnection) -> bool {
         let mut pipe = Pipeline::with_capacity(1);
         pipe.cmd("SCRIPT").arg("LOAD").arg(script::TEXT);
