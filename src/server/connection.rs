@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
@@ -17,6 +18,9 @@ use tracing::debug;
 
 use super::{Place, Shared};
 use crate::frontend::{Taken, Takeover};
+
+/// How long one request of a client without a place may take.
+const ONE_REQUEST: Duration = Duration::from_secs(2);
 
 /// Serves one connection.
 pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, place: Place) {
@@ -73,4 +77,20 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAd
         running.await;
         drop(place);
     });
+}
+
+/// Answers one request, of a client that has no place here, and closes.
+pub(super) async fn serve_one(shared: &Shared, stream: TcpStream, peer: SocketAddr) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Takeover::default());
+        request.extensions_mut().insert(ConnectInfo(peer));
+        shared.router.clone().oneshot(request)
+    });
+    let mut http = shared.http.clone();
+    http.keep_alive(false);
+    let answering = http.serve_connection(TokioIo::new(stream), service);
+    if !matches!(timeout(ONE_REQUEST, answering).await, Ok(Ok(()))) {
+        debug!(%peer, "gone before it was answered");
+    }
 }
