@@ -84,6 +84,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Where other nodes reach this one, if it's not what it listens on.
     pub advertise: Option<String>,
+    /// What operators call this node, if it's not its host's name and port.
+    pub node_name: Option<String>,
     /// The Redis server.
     pub redis: RedisUrl,
     /// Whether somebody named it; only an unnamed one may be started by tailcast.
@@ -278,6 +280,7 @@ impl Reader<'_> {
         let config = Config {
             listen: self.read("listen", |text, _| value::addresses(text)),
             advertise: self.read("advertise", |text, _| socketio::advertise(text)),
+            node_name: self.read("node-name", |text, _| text::node_name(text)),
             redis: RedisUrl(self.read("redis", text::redis_url)),
             redis_given: self.given("redis"),
             memory: self.read("memory", |text, _| value::switch(text)),

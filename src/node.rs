@@ -24,7 +24,7 @@ use crate::people::{self, People};
 use crate::relay::WindowLimits;
 use crate::relay::hub::{self, Relay};
 use crate::relay::log::Log;
-use crate::server::{self, Ended, Server};
+use crate::server::{self, Ended, Files, Server};
 use crate::store::local::{self, LocalRedis};
 use crate::store::memory::{self, MemoryLog};
 use crate::store::redis::{self as redis_store, RedisLog, Retention};
@@ -72,6 +72,7 @@ pub fn own_redis(config: &Config) -> Result<Option<LocalRedis>> {
 pub async fn run(config: Config) -> Result<()> {
     let mut stop = Stop::on_signals().context("cannot listen for signals")?;
     let mut config = config;
+    share_files(&mut config);
     for line in &config.unknown_variables {
         warn!("{line}");
     }
@@ -112,7 +113,7 @@ pub async fn run(config: Config) -> Result<()> {
         .with_stomp(&state, listeners.stomp)
         .with_ops(state, listeners.ops);
     let sockets = server.max_sockets();
-    info!(listen = ?config.listen, redis = %redis_name(&config), sockets, "serving");
+    info!(name = %node_name(&config), listen = ?config.listen, redis = %redis_name(&config), sockets, "serving");
     greet::greet(&config);
     let ended = server.run(stop).await;
     people.retire().await;
@@ -120,6 +121,32 @@ pub async fn run(config: Config) -> Result<()> {
         Ended::Drained | Ended::AtOnce => Ok(()),
         Ended::TimedOut => bail!("the drain timed out; some connections were cut"),
     }
+}
+
+/// Holds the settings to the open files that the system lets this process have.
+fn share_files(config: &mut Config) {
+    let tails = match config.memory {
+        true => 0,
+        false => config.tail_connections,
+    };
+    let files = Files::of_this_process(tails, config.max_sockets);
+    let limit = server::file_limit();
+    if config.max_sockets.is_some_and(|most| most > files.sockets) {
+        warn!(
+            limit,
+            sockets = files.sockets,
+            "the limit of open files leaves fewer sockets than --max-sockets; raise it (ulimit -Hn, or LimitNOFILE=)"
+        );
+    }
+    if files.tails < tails {
+        warn!(
+            limit,
+            rooms = files.tails,
+            "the limit of open files leaves fewer rooms a connection of their own than --tail-connections; the rest share one"
+        );
+    }
+    config.tail_connections = files.tails;
+    config.max_sockets = Some(files.sockets);
 }
 
 /// Says what `--auth cookie` means, so that nobody takes it for a check.
@@ -196,14 +223,20 @@ async fn look_at_redis(config: &Config) -> Result<()> {
     let url = &config.redis;
     match timeout(PROBE, redis_store::probe(url.as_str())).await {
         Ok(Ok(probe)) => {
-            if let Some(policy) = probe.eviction.filter(|policy| policy != "noeviction") {
+            if let Some(policy) = probe
+                .eviction
+                .as_ref()
+                .filter(|policy| *policy != "noeviction")
+            {
                 warn!(
                     policy,
                     "Redis may evict whole rooms; set maxmemory-policy noeviction"
                 );
             }
-            if probe.append_only == Some(false) && probe.save.as_deref() == Some("") {
-                warn!("Redis keeps nothing over a restart; set appendonly yes");
+            // Who may not ask for its settings is not told.
+            let persistence = probe.persistence();
+            if let Some(warning) = persistence.and_then(|persistence| persistence.warning()) {
+                warn!("Redis's persistence: {warning}");
             }
             if probe.role.as_deref().is_some_and(|role| role != "master") {
                 warn!(%url, "this Redis is a replica and takes no writes; name its master in --redis");
@@ -272,11 +305,25 @@ fn people_settings(config: &Config) -> people::Settings {
         notices: config.notices,
         homepage_rooms: config.homepage_rooms,
         rates: config.rates.clone(),
+        name: node_name(config),
         address: config
             .advertise
             .clone()
             .unwrap_or_else(|| own_address(config)),
         ..people::Settings::default()
+    }
+}
+
+/// What operators call this node: as the settings say, or by its host and port.
+fn node_name(config: &Config) -> String {
+    if let Some(name) = &config.node_name {
+        return name.clone();
+    }
+    let uname = rustix::system::uname();
+    let host = uname.nodename().to_string_lossy();
+    match config.listen.first() {
+        Some(address) => format!("{host}:{}", address.port()),
+        None => host.into_owned(),
     }
 }
 

@@ -73,6 +73,8 @@ pub struct Settings {
     /// How long a node lives on in the eyes of others without saying so. It says so three times in
     /// that time.
     pub lease: Duration,
+    /// What operators call this node. It stays, while the name that the board knows it by may change.
+    pub name: String,
     /// How this node is reached, for whoever looks at the nodes.
     pub address: String,
     /// Most rooms on the homepage; 0 is none at all.
@@ -88,6 +90,7 @@ impl Default for Settings {
             // A dead node is gone when its lease is, and a third of it later at most everybody
             // has noticed: 8 s.
             lease: Duration::from_secs(6),
+            name: String::new(),
             address: String::new(),
             homepage_rooms: 200,
         }

@@ -4,13 +4,13 @@
 //! says nothing, or drips its headers, would hold a connection for ever.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
 use prometheus_client::metrics::gauge::Gauge;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -24,18 +24,14 @@ use crate::frontend::{FrontendState, Taken, stomp};
 use crate::metrics::Metrics;
 
 mod connection;
+mod files;
 mod http;
 mod routes;
 
+pub use files::{Files, file_limit};
 use http::Limits;
 use routes::ops_router;
 pub use routes::router;
-
-/// Files that are no client's socket: tails, Redis connections, listeners, logs.
-const FILES_RESERVED: u64 = 256;
-
-/// More is beyond any machine, and the semaphore counts in 32 bits.
-const MAX_SOCKETS: usize = 10_000_000;
 
 /// The least that hyper reads and writes with.
 const MIN_BUFFER: usize = 16 * 1024;
@@ -45,6 +41,13 @@ const HEADERS_INLINE: usize = 100;
 
 /// How much of what a refused client is still sending is read, so that it gets to read why.
 const LINGER_BYTES: usize = 1024 * 1024;
+
+/// The same, in time.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Rooms with a connection of their own where a program of other parts does not say how many; as the
+/// store's default.
+const DEFAULT_TAILS: usize = 64;
 
 /// How much unsent data the kernel takes on top of what is on its way. By default a client that
 /// never reads makes it take 4 MB; with this, 171 KB.
@@ -56,11 +59,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Failing accepts are logged this often, however many there are.
 const ACCEPT_LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// So many clients over the limit are told so at one time; others are just closed.
-const TURNED_AWAY_AT_ONCE: usize = 128;
+/// How long a client over the limit may take to its first words, by which a health check is known.
+const FIRST_WORDS: Duration = Duration::from_millis(250);
 
-/// Connections of operators at a time, behind listeners of their own: some dashboards, some scrapers.
-const OPS_SOCKETS: usize = 256;
+/// How long a client that was turned away may take to close, and how long one waits until others have.
+const FAREWELL: Duration = Duration::from_millis(300);
+
+/// How a health check begins. It's answered though the node is full: full is not dead.
+const HEALTH: &[u8; 12] = b"GET /health/";
 
 const TOO_MANY: &str =
     r#"{"error":{"code":"too_many_sockets","message":"this node is full; see --max-sockets"}}"#;
@@ -110,6 +116,7 @@ pub enum Ended {
 /// A node's server over bound listeners.
 pub struct Server {
     settings: Settings,
+    files: Files,
     listeners: Vec<(TcpListener, Speaks)>,
     ops: Option<Ops>,
     shared: Arc<Shared>,
@@ -163,10 +170,11 @@ impl Server {
         metrics: Metrics,
         listeners: Vec<TcpListener>,
     ) -> Self {
-        if settings.max_sockets == 0 {
-            settings.max_sockets = sockets_for(raise_file_limit());
-        }
-        settings.max_sockets = settings.max_sockets.min(MAX_SOCKETS);
+        let files = match settings.max_sockets {
+            0 => Files::of_this_process(DEFAULT_TAILS, None),
+            most => Files::of_this_process(0, Some(most)),
+        };
+        settings.max_sockets = files.sockets;
         let mut http = http1::Builder::new();
         // Each connection has a timer of its own, which knows when a head is due.
         http.header_read_timeout(settings.handshake_timeout)
@@ -194,6 +202,7 @@ impl Server {
             .map(|listener| (listener, Speaks::Http));
         Server {
             settings,
+            files,
             listeners: http.collect(),
             ops: None,
             shared,
@@ -231,20 +240,28 @@ impl Server {
     /// Serves until told to stop, then drains.
     pub async fn run(self, mut stop: Stop) -> Ended {
         let places = Arc::new(Semaphore::new(self.settings.max_sockets));
+        let farewells = Arc::new(Semaphore::new(self.files.turned_away));
         let mut accepting = JoinSet::new();
         for (listener, speaks) in self.listeners {
             let shared = self.shared.clone();
-            accepting.spawn(accept(listener, speaks, shared, places.clone()));
+            accepting.spawn(accept(
+                listener,
+                speaks,
+                shared,
+                places.clone(),
+                farewells.clone(),
+            ));
         }
         let mut for_ops = JoinSet::new();
         if let Some(Ops { listeners, shared }) = self.ops {
-            let places = Arc::new(Semaphore::new(OPS_SOCKETS));
+            let places = Arc::new(Semaphore::new(self.files.operators));
             for listener in listeners {
                 for_ops.spawn(accept(
                     listener,
                     Speaks::Http,
                     shared.clone(),
                     places.clone(),
+                    farewells.clone(),
                 ));
             }
         }
@@ -288,8 +305,8 @@ async fn accept(
     speaks: Speaks,
     shared: Arc<Shared>,
     places: Arc<Semaphore>,
+    farewells: Arc<Semaphore>,
 ) {
-    let farewells = Arc::new(Semaphore::new(TURNED_AWAY_AT_ONCE));
     let mut logged: Option<Instant> = None;
     loop {
         let (stream, peer) = match listener.accept().await {
@@ -324,14 +341,20 @@ async fn accept(
                     }
                 }
             }
-            Err(_) => {
+            Err(_) if matches!(speaks, Speaks::Stomp(_)) => {
                 shared.metrics.turned_away.inc();
                 debug!(%peer, "turned away: too many connections");
-                let is_http = matches!(speaks, Speaks::Http);
-                if let Some(Ok(permit)) = is_http.then(|| farewells.clone().try_acquire_owned()) {
-                    tokio::spawn(turn_away(stream, permit));
-                }
             }
+            Err(_) => match timeout(FAREWELL, farewells.clone().acquire_owned()).await {
+                Ok(Ok(permit)) => {
+                    tokio::spawn(turn_away(shared.clone(), stream, peer, permit));
+                }
+                Ok(Err(_)) | Err(_) => {
+                    shared.metrics.turned_away.inc();
+                    // Nobody waits for it, so it may not arrive.
+                    let _ = stream.try_write(too_many().as_bytes());
+                }
+            },
         }
     }
 }
@@ -368,27 +391,44 @@ impl Drop for Place {
     }
 }
 
-/// Says why.
-async fn turn_away(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
-    let answer = format!(
+/// What somebody is told who is one too many.
+fn too_many() -> String {
+    format!(
         "HTTP/1.1 503 Service Unavailable\r\n\
          content-type: application/json\r\n\
          retry-after: 5\r\n\
          connection: close\r\n\
          content-length: {}\r\n\r\n{TOO_MANY}",
         TOO_MANY.len()
-    );
-    if stream.try_write(answer.as_bytes()).is_err() {
+    )
+}
+
+/// Answers a health check, and tells all others that there are too many. Then it waits a moment for the
+/// client to close: closing with its request unread would reset the connection, and the answer with it.
+async fn turn_away(
+    shared: Arc<Shared>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    _permit: OwnedSemaphorePermit,
+) {
+    let mut first = [0; HEALTH.len()];
+    let came = timeout(FIRST_WORDS, stream.peek(&mut first)).await;
+    if matches!(came, Ok(Ok(_))) && first == *HEALTH {
+        return connection::serve_one(&shared, stream, peer).await;
+    }
+    shared.metrics.turned_away.inc();
+    debug!(%peer, "turned away: too many connections");
+    if stream.try_write(too_many().as_bytes()).is_err() {
         return;
     }
-    linger(&mut stream).await;
+    linger(&mut stream, FAREWELL).await;
 }
 
 /// Ends our side, and reads for a moment what the client still sends. To close with something unread
 /// would reset the connection, and what it was answered would be lost.
-async fn linger(stream: &mut TcpStream) {
+async fn linger(stream: &mut TcpStream, most: Duration) {
     let _ = SockRef::from(&*stream).shutdown(std::net::Shutdown::Write);
-    let _ = timeout(Duration::from_secs(1), async {
+    let _ = timeout(most, async {
         let mut buffer = [0; 4096];
         let mut read = 0;
         while let Ok(count @ 1..) = stream.read(&mut buffer).await
@@ -398,31 +438,6 @@ async fn linger(stream: &mut TcpStream) {
         }
     })
     .await;
-}
-
-/// Raises the limit of open files as far as this process may, and says what it is then.
-pub fn raise_file_limit() -> u64 {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        let raised = Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        };
-        if let Err(error) = setrlimit(Resource::Nofile, raised) {
-            debug!(%error, "the limit of open files stays as it is");
-        }
-    }
-    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
-}
-
-/// How many sockets fit under a limit of open files.
-pub fn sockets_for(file_limit: u64) -> usize {
-    let sockets = file_limit
-        .saturating_sub(FILES_RESERVED)
-        .max(file_limit / 2);
-    usize::try_from(sockets)
-        .unwrap_or(MAX_SOCKETS)
-        .clamp(1, MAX_SOCKETS)
 }
 
 #[cfg(test)]

@@ -9,15 +9,14 @@ use redis::{AsyncConnectionConfig, FromRedisValue, RedisResult, cmd};
 use rustix::process::{Resource, getrlimit};
 
 use crate::config::Config;
+use crate::server::Files;
+use crate::store::redis::Persistence;
 
 /// How long Redis may take for each answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Tracking tables below this many keys evict rooms of a busy node, which then ring for nothing.
 const TRACKING_KEYS: u64 = 10_000;
-
-/// Files open besides sockets: listeners, Redis, logs.
-const FILES_BESIDES: u64 = 200;
 
 /// How a check went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -229,17 +228,14 @@ async fn persistence(settings: &mut Settings) -> Line {
         Ok(text) => text,
         Err(line) => return line,
     };
-    if append_only == "yes" {
-        return ok("persistence: append-only file");
-    }
-    match settings.text("save").await {
-        Ok(save) if save.is_empty() => warn(
-            "persistence: none; a restart of Redis loses every entry. CONFIG SET appendonly yes, then CONFIG REWRITE",
-        ),
-        Ok(save) => warn(format!(
-            "persistence: snapshots only (save {save}); a crash of Redis loses the entries since the last. CONFIG SET appendonly yes, then CONFIG REWRITE"
-        )),
-        Err(line) => line,
+    let save = match settings.text("save").await {
+        Ok(save) => save,
+        Err(_) if append_only == "yes" => String::new(),
+        Err(line) => return line,
+    };
+    match Persistence::of(append_only == "yes", &save).warning() {
+        None => ok("persistence: append-only file"),
+        Some(warning) => warn(format!("persistence: {warning}")),
     }
 }
 
@@ -284,14 +280,15 @@ fn files(config: &Config) -> Line {
     let most = limit.maximum.unwrap_or(u64::MAX);
     // A node lifts its soft limit by itself, so the hard one is what counts.
     let most = most.max(now);
+    let shared = |sockets| Files::share(most, config.tail_connections, sockets);
     let mend = "raise it with ulimit -Hn, or LimitNOFILE= in the systemd unit";
     match config.max_sockets {
-        Some(sockets) if (sockets as u64).saturating_add(FILES_BESIDES) > most => fail(format!(
+        Some(sockets) if sockets > shared(None).sockets => fail(format!(
             "open files: {most} are too few for --max-sockets {sockets}; {mend}"
         )),
         None if most < 4_096 => warn(format!(
             "open files: {most}, so about {} sockets; {mend}",
-            most.saturating_sub(FILES_BESIDES)
+            shared(None).sockets
         )),
         _ => ok(format!("open files: {now}, at most {most}")),
     }

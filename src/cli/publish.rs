@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::client::{self, Failure};
@@ -14,6 +14,16 @@ use crate::relay::entry::RoomName;
 
 /// How long lost connections are made up for.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The node's answer when Redis was away for all of its publish timeout.
+const UNAVAILABLE: &str = "redis_unavailable";
+
+/// Its answer when Redis took the message and did not say what became of it.
+const UNKNOWN: &str = "unknown_outcome";
+
+/// How long a node may take to answer once it has the message. It answers within its publish timeout
+/// (5 s, unless it was told otherwise), whatever Redis does.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// `tailcast publish`.
 #[derive(Debug, Clone, clap::Args)]
@@ -53,8 +63,10 @@ fn field(text: &str) -> Result<(String, String), String> {
 /// How a try ended without an ID.
 #[derive(Debug, PartialEq, Eq)]
 enum Miss {
-    /// No answer came, or one that may be another soon.
+    /// No answer came.
     Lost(String),
+    /// The node did not store it, and may do so soon.
+    NotNow(String),
     /// The node said no, or can't.
     Refused(String),
 }
@@ -65,19 +77,28 @@ pub async fn run(args: PublishArgs) -> Result<()> {
     let token = args.token.clone();
     let request = request(args)?;
     let deadline = Instant::now() + PATIENCE;
-    let mut sent = false;
+    // Tries that went out and were not answered.
+    let mut sent = 0_u32;
     for failures in 0.. {
-        let lost = match attempt(&address, token.as_deref(), &request, deadline, &mut sent).await {
+        let lost = match attempt(&address, token.as_deref(), &request, &mut sent).await {
             Ok(id) => {
                 writeln!(std::io::stdout(), "{id}")?;
                 return Ok(());
             }
+            Err(Miss::Refused(why)) if sent > 1 => {
+                bail!("{why}; an earlier try may still have been stored")
+            }
             Err(Miss::Refused(why)) => bail!("{why}"),
+            Err(Miss::NotNow(why)) => {
+                // It's answered: this try is not stored.
+                sent -= 1;
+                why
+            }
             Err(Miss::Lost(why)) => why,
         };
         let pause = client::backoff(failures);
         if Instant::now() + pause >= deadline {
-            let outcome = if sent {
+            let outcome = if sent > 0 {
                 "it may still have been stored"
             } else {
                 "it is not stored"
@@ -137,20 +158,19 @@ async fn attempt(
     address: &str,
     token: Option<&str>,
     request: &str,
-    deadline: Instant,
-    sent: &mut bool,
+    sent: &mut u32,
 ) -> Result<String, Miss> {
     let exchange = async {
         let mut socket = match client::connect(address, token).await {
             Ok(socket) => socket,
-            Err(Failure::Nobody(why)) if !*sent => {
+            Err(Failure::Nobody(why)) if *sent == 0 => {
                 let hint = "is a node serving there? See --url";
                 return Err(Miss::Refused(format!("{why}; {hint}; it is not stored")));
             }
             Err(Failure::Nobody(why) | Failure::Retry(why)) => return Err(Miss::Lost(why)),
             Err(Failure::Final(why)) => return Err(Miss::Refused(why)),
         };
-        *sent = true;
+        *sent += 1;
         let lost = |error: tokio_tungstenite::tungstenite::Error| Miss::Lost(error.to_string());
         socket.send(Message::text(request)).await.map_err(lost)?;
         while let Some(message) = socket.next().await {
@@ -175,7 +195,7 @@ async fn attempt(
         }
         Err(Miss::Lost("the connection ended".to_owned()))
     };
-    let outcome = timeout_at(deadline, exchange).await;
+    let outcome = timeout(client::CONNECT_TIMEOUT + ANSWER, exchange).await;
     outcome.unwrap_or_else(|_| Err(Miss::Lost("no answer in time".to_owned())))
 }
 
@@ -187,14 +207,20 @@ fn answer(text: &str) -> Option<Result<String, Miss>> {
         "ack" if ours => Some(Ok(frame["id"].as_str()?.to_owned())),
         // An error without a ref can only be about the one frame there was, or the room.
         "error" if ours || frame["ref"].is_null() => {
+            // Of the room, while Redis is away: the answer to the message is still to come.
+            if !ours && frame["code"].as_str().is_some_and(client::passing) {
+                return None;
+            }
             let code = frame["code"].as_str().unwrap_or("error");
             let message = frame["message"].as_str().unwrap_or_default();
             let what = format!("{code}: {message}");
-            // The key makes another try safe, whatever became of this one.
-            Some(Err(if client::passing(code) {
-                Miss::Lost(what)
-            } else {
-                Miss::Refused(what)
+            Some(Err(match code {
+                // The node has waited for Redis as long as it does.
+                UNAVAILABLE => Miss::Refused(format!("{what}; it is not stored")),
+                // The key makes another try safe.
+                UNKNOWN => Miss::Lost(what),
+                code if client::passing(code) => Miss::NotNow(what),
+                _ => Miss::Refused(what),
             }))
         }
         _ => None,
@@ -257,7 +283,19 @@ mod tests {
         );
         check(
             r#"{"type":"error","ref":"1","code":"redis_loading","message":"m"}"#,
-            Some(Err(Miss::Lost("redis_loading: m".to_owned()))),
+            Some(Err(Miss::NotNow("redis_loading: m".to_owned()))),
+        );
+        check(
+            r#"{"type":"error","ref":"1","code":"redis_unavailable","message":"m"}"#,
+            refused("redis_unavailable: m; it is not stored"),
+        );
+        check(
+            r#"{"type":"error","room":"r","code":"redis_unavailable","message":"m"}"#,
+            None,
+        );
+        check(
+            r#"{"type":"error","ref":"1","code":"unknown_outcome","message":"m"}"#,
+            Some(Err(Miss::Lost("unknown_outcome: m".to_owned()))),
         );
         check("junk", None);
     }

@@ -85,6 +85,7 @@ const fn row(name: &'static str, default: &'static str, kind: Kind, help: &'stat
 pub static SETTINGS: &[Setting] = &[
     row("listen", "127.0.0.1:8080", Kind::List("ADDRESS:PORT,…"), "Where to take connections; port 0 lets the system pick"),
     row("advertise", "", Kind::Text("HOST:PORT"), "Where other nodes reach this one, to pass requests of its sessions on; if empty, its first --listen"),
+    row("node-name", "", Kind::Text("NAME"), "What operators call this node, in /nodes, /status and the log; if empty, its host's name and the port of its first --listen"),
     row("redis", "redis://127.0.0.1:6379", Kind::Text("URL"), "The Redis server: redis://, rediss:// (TLS) or unix://, with user, password and database"),
     row("memory", "false", Kind::Switch, "Run one node without Redis; nothing is kept"),
     row("data-dir", "~/.local/share/tailcast", Kind::Text("DIR"), "Where a redis-server started by tailcast keeps its data; the default follows $XDG_DATA_HOME"),

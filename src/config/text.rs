@@ -86,6 +86,17 @@ pub(super) fn log_filter(text: &str, _: &Setting) -> Result<String, String> {
     }
 }
 
+/// A node's name, if one is given.
+pub(super) fn node_name(text: &str) -> Result<Option<String>, String> {
+    let text = text.trim();
+    if text.len() > 64 || text.chars().any(char::is_control) {
+        return Err(
+            "is no name; write 1 to 64 bytes without control characters, as in node-1".to_owned(),
+        );
+    }
+    Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,6 +16,8 @@ use crate::relay::hub::Relay;
 
 const GAPS: &str = "Gaps told to clients, by reason";
 
+const CONNECTS: &str = "Connections opened to Redis, those that replace lost ones among them";
+
 const LATENCY: &str =
     "From a publish's coming to Redis's word that it is stored; of those that were stored";
 
@@ -40,6 +42,11 @@ impl fmt::Debug for RelayCollector {
 impl Collector for RelayCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let stats = self.relay().stats();
+        let vitals = self.relay().vitals();
+        let connects = ConstCounter::new(vitals.connects);
+        let to =
+            encoder.encode_descriptor("redis_connects", CONNECTS, None, connects.metric_type())?;
+        connects.encode(to)?;
         let counters = [
             (
                 "entries",
@@ -129,6 +136,16 @@ impl Collector for RelayCollector {
                 "nodes",
                 "Nodes that live, this one included, as of its last beat",
                 self.0.nodes_alive() as u64,
+            ),
+            (
+                "redis_up",
+                "Whether Redis answers: 1, or 0",
+                u64::from(vitals.up),
+            ),
+            (
+                "rooms_stalled",
+                "Rooms that stand still, as Redis closes the connection when their next entry is read",
+                vitals.stalled_rooms,
             ),
         ];
         for (name, help, number) in gauges {

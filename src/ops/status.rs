@@ -76,7 +76,8 @@ pub(crate) async fn numbers(
     let started = state.people.started_ms();
     let mut told = json!({
         "node": {
-            "name": state.people.own_name().to_string(),
+            "name": state.people.settings().name,
+            "node": state.people.own_name().to_string(),
             "address": state.people.settings().address,
             "version": env!("CARGO_PKG_VERSION"),
             "started_ms": started,

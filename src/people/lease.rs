@@ -48,6 +48,36 @@ impl Life {
     }
 }
 
+/// The lease can't be kept, or what changed can't be written. That is logged once when it has lasted for a
+/// while, and once when it's over; that Redis is away altogether is said by whoever keeps the streams.
+#[derive(Default)]
+struct Trouble {
+    since: Option<Instant>,
+    told: bool,
+}
+
+impl Trouble {
+    fn met(&mut self, shared: &Shared, error: &LogError) {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let is_long = since.elapsed() >= shared.settings.lease / 3;
+        if is_long && !self.told && shared.relay.health().is_ok() {
+            self.told = true;
+            tracing::warn!(
+                %error,
+                "this node cannot write who is here, though Redis answers; others drop its users"
+            );
+        }
+    }
+
+    fn over(&mut self) {
+        if let Some(since) = self.since.take()
+            && std::mem::take(&mut self.told)
+        {
+            tracing::info!(lasted = ?since.elapsed(), "this node can write who is here again");
+        }
+    }
+}
+
 /// Keeps the lease, for ever.
 pub(super) async fn keep(shared: Arc<Shared>) {
     let mut life = Life::default();
@@ -55,6 +85,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let beat_every = shared.settings.lease / 3;
     let mut next_beat = Instant::now();
+    let mut trouble = Trouble::default();
     loop {
         ticks.tick().await;
         let now = Instant::now();
@@ -77,6 +108,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
                 }
                 Err(error) => {
                     tracing::debug!(%error, "cannot renew this node's lease");
+                    trouble.met(&shared, &error);
                     sleep(RETRY).await;
                     next_beat = Instant::now();
                     continue;
@@ -85,6 +117,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
         }
         match write(&shared, life.is_told).await {
             Ok(()) => {
+                trouble.over();
                 life.is_told = true;
                 for old in life.old.drain(..) {
                     leave_behind(&shared, old);
@@ -92,6 +125,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             }
             Err(error) => {
                 tracing::debug!(%error, "cannot tell who is here; beginning anew");
+                trouble.met(&shared, &error);
                 life.begin_anew(&shared);
                 sleep(RETRY).await;
                 next_beat = Instant::now();
@@ -121,6 +155,7 @@ async fn beat(shared: &Arc<Shared>) -> Result<Beat, LogError> {
     let as_of = Instant::now();
     let own = shared.own();
     let status = json!({
+        "name": shared.settings.name,
         "address": shared.settings.address,
         "process": shared.process,
         "sockets": shared.relay.stats().connections.value(),

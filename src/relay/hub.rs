@@ -14,7 +14,7 @@ use super::entry::{Entry, EntryId, RoomName};
 use super::fanout::Fanout;
 use super::format::Format;
 use super::listener::Listener;
-use super::log::{AppendDone, AppendError, Log, LogError, Range};
+use super::log::{AppendDone, AppendError, Log, LogError, Range, Vitals};
 use super::outlet::{Outlet, Wire};
 use super::position::Position;
 use super::registry::Registry;
@@ -198,6 +198,11 @@ impl Relay {
         let membership = self.registry.enter(room);
         let start = membership.room().start(from, now_ms()).await?;
         Ok(Listener::new(membership, start))
+    }
+
+    /// How the store's connections are.
+    pub fn vitals(&self) -> Vitals {
+        self.log.vitals()
     }
 
     /// Why this node can't serve now, if it can't: Redis does not answer, or tails do not move.

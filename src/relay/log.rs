@@ -44,11 +44,30 @@ pub trait Log: Send + Sync + 'static {
     /// Whether the store answers just now, and if not, why.
     fn health(&self) -> Result<(), LogError>;
 
+    /// How the store's connections are.
+    fn vitals(&self) -> Vitals {
+        Vitals {
+            up: self.health().is_ok(),
+            ..Vitals::default()
+        }
+    }
+
     /// The time since the Unix epoch by the clock that IDs are made by, good to a few milliseconds.
     /// `None` where it's not known, as before the store has answered.
     fn clock(&self) -> Option<Duration> {
         None
     }
+}
+
+/// How a store's connections are, for operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Vitals {
+    /// Whether it answers.
+    pub up: bool,
+    /// Connections opened to it since the start, those that replace lost ones among them.
+    pub connects: u64,
+    /// Rooms that stand still: their next entry can't be read.
+    pub stalled_rooms: u64,
 }
 
 /// One room's side of its tail. The calls come one at a time, in the order of the answers.

@@ -20,8 +20,11 @@ use tower::ServiceExt;
 use tracing::debug;
 
 use super::http::{HttpStream, refusal};
-use super::{Place, Shared, linger};
+use super::{LINGER, Place, Shared, linger};
 use crate::frontend::{Taken, Takeover};
+
+/// How long one request of a client without a place may take.
+const ONE_REQUEST: Duration = Duration::from_secs(2);
 
 /// Serves one connection.
 pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, place: Place) {
@@ -78,7 +81,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAd
                     let _ = stream.try_write(answer.as_bytes());
                 }
                 if was_refused || is_late || has_unread(&stream) {
-                    linger(&mut stream).await;
+                    linger(&mut stream, LINGER).await;
                 }
                 return;
             }
@@ -137,4 +140,26 @@ fn announce_rest(headers: &mut HeaderMap, timeout: Duration) {
 /// Whether the client sent something that was not read: a body too large, for one.
 fn has_unread(stream: &tokio::net::TcpStream) -> bool {
     matches!(stream.try_read(&mut [0; 1]), Ok(1))
+}
+
+/// Answers one request, of a client that has no place here, and closes.
+pub(super) async fn serve_one(shared: &Shared, stream: TcpStream, peer: SocketAddr) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Takeover::default());
+        request.extensions_mut().insert(ConnectInfo(peer));
+        shared.router.clone().oneshot(request)
+    });
+    let (stream, timer) = HttpStream::new(
+        stream,
+        shared.limits,
+        shared.keep_alive_timeout,
+        shared.handshake_timeout,
+    );
+    let mut http = shared.http.clone();
+    http.timer(timer).keep_alive(false);
+    let answering = http.serve_connection(TokioIo::new(stream), service);
+    if !matches!(timeout(ONE_REQUEST, answering).await, Ok(Ok(()))) {
+        debug!(%peer, "gone before it was answered");
+    }
 }

@@ -327,12 +327,3 @@ async fn a_second_signal_ends_at_once() {
     running.trigger.stop();
     assert_eq!(running.ended.await.unwrap(), Ended::AtOnce);
 }
-
-#[test]
-fn file_limits() {
-    assert_eq!(sockets_for(1_024), 768);
-    assert_eq!(sockets_for(1_048_576), 1_048_320);
-    assert_eq!(sockets_for(100), 50);
-    assert_eq!(sockets_for(0), 1);
-    assert_eq!(sockets_for(u64::MAX), MAX_SOCKETS);
-}

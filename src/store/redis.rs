@@ -15,6 +15,8 @@ mod health;
 mod keys;
 mod probe;
 mod reply;
+mod size;
+mod spell;
 mod tail;
 
 use std::sync::Arc;
@@ -25,10 +27,10 @@ use futures_util::future::BoxFuture;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::relay::entry::{Entry, EntryId, RoomName};
-use crate::relay::log::{Append, Feed, Log, LogError, Range, StreamState, TailGuard};
+use crate::relay::log::{Append, Feed, Log, LogError, Range, StreamState, TailGuard, Vitals};
 
 pub use connect::ConnectError;
-pub use probe::{Probe, ProbeError, probe};
+pub use probe::{Persistence, Probe, ProbeError, probe};
 
 #[cfg(fuzzing)]
 pub(crate) use reply::fuzz as fuzz_reply;
@@ -142,6 +144,7 @@ pub struct RedisLog {
     commands: Arc<command::Commands>,
     tails: tail::Tails,
     health: Arc<health::Health>,
+    address: connect::Address,
     _pings: AbortOnDropHandle<()>,
 }
 
@@ -155,9 +158,15 @@ impl RedisLog {
         let commands = Arc::new(command::Commands::new(address.clone()));
         let pings = tokio::spawn(health::ping_forever(health.clone(), commands.clone()));
         Ok(Arc::new(RedisLog {
-            publisher: append::Publisher::start(&settings, keys.clone(), address.clone()),
+            publisher: append::Publisher::start(
+                &settings,
+                keys.clone(),
+                address.clone(),
+                health.clone(),
+            ),
             board: Arc::new(board::Connections::start(&settings, keys.clone(), &address)),
-            tails: tail::Tails::start(&settings, keys.clone(), address, health.clone()),
+            tails: tail::Tails::start(&settings, keys.clone(), address.clone(), health.clone()),
+            address,
             keys,
             commands,
             health,
@@ -200,6 +209,14 @@ impl Log for RedisLog {
 
     fn health(&self) -> Result<(), LogError> {
         self.health.check()
+    }
+
+    fn vitals(&self) -> Vitals {
+        Vitals {
+            up: self.health.is_up(),
+            connects: self.address.opened(),
+            stalled_rooms: self.health.stalled_rooms(),
+        }
     }
 
     fn clock(&self) -> Option<Duration> {

@@ -17,6 +17,7 @@ mod harness;
 mod homepage;
 mod imports;
 mod js_client;
+mod operators;
 mod page;
 mod people;
 mod presence_sim;

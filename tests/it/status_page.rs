@@ -350,7 +350,8 @@ fn nodes_are_told_to_those_who_may_know() {
     loop {
         let status = node.request("GET", "/status.json", &key, "").json();
         if status["nodes"][0]["self"] == true {
-            assert_eq!(status["nodes"][0]["node"], status["node"]["name"]);
+            assert_eq!(status["nodes"][0]["node"], status["node"]["node"]);
+            assert_eq!(status["nodes"][0]["name"], status["node"]["name"]);
             return;
         }
         assert!(Instant::now() < deadline, "{status}");

@@ -21,7 +21,7 @@ fn all() -> Range {
     }
 }
 
-async fn messages(log: &dyn Log, name: &str) -> Vec<String> {
+pub(crate) async fn messages(log: &dyn Log, name: &str) -> Vec<String> {
     let entries = log.range(&room(name), all()).await.unwrap();
     let text = |message: &[u8]| String::from_utf8_lossy(message).into_owned();
     entries.iter().map(|entry| text(entry.message())).collect()

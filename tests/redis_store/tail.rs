@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tailcast::relay::log::{Log, LogError, TailGuard};
+use tailcast::relay::log::{Feed, Log, LogError, TailGuard};
 use tailcast::store::redis::{RedisLog, Settings, TailMode};
 use tokio::time::sleep;
 
@@ -270,4 +270,75 @@ async fn a_hung_server_is_left() {
     for (_, feed, _) in &rooms {
         until("it goes on", || async { feed.count() == 1 }).await;
     }
+}
+
+/// A burst whose answer exceeds what Redis lets a client have at a time is read in smaller parts.
+async fn survives_an_output_limit(way: Way) {
+    let limit = ["--client-output-buffer-limit", "normal", "2mb", "2mb", "0"];
+    let server = Server::start(&limit).await;
+    let log = log(&server, way);
+    let mut feeds = Vec::new();
+    for index in 0..5 {
+        feeds.push(join(&log, &format!("room {index}")).await);
+    }
+    let began = tokio::time::Instant::now();
+    // All at once: one room has a burst, the others a little.
+    let script = "for i = 0, ARGV[1] - 1 do \
+        redis.call('XADD', KEYS[1], '*', 'message', i .. ' ' .. string.rep('x', 60000)) end";
+    for (number, (feed, _)) in feeds.iter().enumerate() {
+        let count = if number == 0 { "60" } else { "5" };
+        let name = feed.room().as_str();
+        let stored = server.command(&["EVAL", script, "1", name, count]).await;
+        stored.unwrap();
+    }
+    let all = || async {
+        let counts = feeds.iter().map(|(feed, _)| feed.count());
+        counts.sum::<usize>() == 60 + 4 * 5
+    };
+    until("all is delivered", all).await;
+    println!("{way:?}: all is there after {:?}", began.elapsed());
+    let messages = feeds[0].0.messages();
+    let numbers = messages.iter().filter_map(|text| text.split(' ').next());
+    let want: Vec<_> = (0..60).map(|index| index.to_string()).collect();
+    assert!(numbers.eq(want.iter()), "in order, once");
+    let errors = feeds[0].0.heard.lock().unwrap().errors.clone();
+    let is_cut = |error: &LogError| matches!(error, LogError::Unavailable(_));
+    assert!(
+        errors.iter().any(is_cut),
+        "the limit was never met: {errors:?}"
+    );
+    // Nothing is left that slows the room down, or makes the node unwell.
+    store(&*log, "room 0", "the last").await;
+    until("it goes on", || async { feeds[0].0.count() == 61 }).await;
+    until("health is good", || async { log.health().is_ok() }).await;
+
+    let (old, all) = (std::ops::Bound::Unbounded, 61);
+    for newest_first in [false, true] {
+        let range = tailcast::relay::log::Range {
+            from: old,
+            to: old,
+            limit: 100_000,
+            newest_first,
+        };
+        let page = log.range(feeds[0].0.room(), range).await.unwrap();
+        assert_eq!(page.len(), all, "newest first: {newest_first}");
+        let ids: Vec<_> = page.iter().map(|entry| entry.id).collect();
+        let rising = ids.is_sorted_by(|a, b| (a < b) != newest_first);
+        assert!(rising, "newest first: {newest_first}");
+    }
+}
+
+#[tokio::test]
+async fn an_output_limit_and_blocking_reads() {
+    survives_an_output_limit(Way::Block).await;
+}
+
+#[tokio::test]
+async fn an_output_limit_and_tracking() {
+    survives_an_output_limit(Way::Track).await;
+}
+
+#[tokio::test]
+async fn an_output_limit_and_groups() {
+    survives_an_output_limit(Way::Group).await;
 }

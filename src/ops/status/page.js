@@ -188,7 +188,7 @@ function show(status) {
   answered = performance.now()
   const { node } = status
   place = node.address
-  at('node').textContent = `${node.address} · node ${node.name} · ${node.version} · up ${span(node.uptime_ms)}`
+  at('node').textContent = `${node.name} · ${node.address} · node ${node.node} · ${node.version} · up ${span(node.uptime_ms)}`
   document.body.classList.remove('stale')
   showHealth(status)
   showTiles(status)

@@ -2,7 +2,7 @@
 //!
 //! The task sends whatever is queued as one pipeline, waits for its replies, and sends what has
 //! come since: batches grow with the load by themselves, and the order of the calls is the order
-//! on the wire. Each append has one of four ends:
+//! in the stream (`batch` says how). Each append has one of four ends:
 //!
 //! - Redis answered with an ID: stored.
 //! - Redis answered with an error: not stored. If that passes (LOADING, READONLY), it's sent again
@@ -26,7 +26,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connect::{Address, Backoff, ask};
+use super::health::Health;
 use super::keys::Keys;
+use super::spell::Spell;
 use super::{Settings, reply};
 use crate::relay::log::{Append, AppendError, LogError};
 use batch::{Batch, Plan};
@@ -43,6 +45,9 @@ const SILENCE: Duration = Duration::from_millis(250);
 /// An idle connection is pinged so often, to have a fresh one ready if it died.
 const IDLE_PING: Duration = Duration::from_secs(1);
 
+/// Trouble that passes within this is not worth a line in the log.
+const SHORT: Duration = Duration::from_millis(500);
+
 /// How long a ping or a SCRIPT LOAD may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -54,7 +59,12 @@ pub(super) struct Publisher {
 
 impl Publisher {
     /// Starts the task.
-    pub(super) fn start(settings: &Settings, keys: Keys, address: Address) -> Self {
+    pub(super) fn start(
+        settings: &Settings,
+        keys: Keys,
+        address: Address,
+        health: Arc<Health>,
+    ) -> Self {
         let queue = Arc::new(Queue::new(
             settings.publish_queue,
             settings.publish_queue_bytes,
@@ -62,6 +72,8 @@ impl Publisher {
         let worker = Worker {
             queue: queue.clone(),
             address,
+            health,
+            trouble: Spell::default(),
             plan: Plan::new(settings, keys),
             connection: None,
             script_loaded: false,
@@ -87,6 +99,9 @@ impl Publisher {
 struct Worker {
     queue: Arc<Queue>,
     address: Address,
+    health: Arc<Health>,
+    /// Nothing can be appended, though the server answers.
+    trouble: Spell,
     plan: Plan,
     connection: Option<MultiplexedConnection>,
     script_loaded: bool,
@@ -144,9 +159,26 @@ impl Worker {
             }
             Err(error) => {
                 self.error = reply::fault(&error);
-                tracing::debug!(error = %self.error, "cannot connect to append");
+                self.warn();
                 self.pause().await;
             }
+        }
+    }
+
+    /// Logs why nothing goes out, once for each time that lasts. That the server is away is said
+    /// elsewhere.
+    fn warn(&mut self) {
+        let error = &self.error;
+        tracing::debug!(%error, waiting = self.again.len(), "appends wait");
+        if self.health.is_up() && self.trouble.met(Instant::now(), SHORT) {
+            tracing::warn!(%error, "publishes wait: Redis answers, and takes none");
+        }
+    }
+
+    fn well(&mut self) {
+        self.backoff.reset();
+        if let Some(lasted) = self.trouble.over(Instant::now()) {
+            tracing::info!(?lasted, "Redis takes publishes again");
         }
     }
 
@@ -204,8 +236,7 @@ impl Worker {
         }
     }
 
-    /// Loads the script once per connection, so that appends that need it don't fall behind others in
-    /// their room by being sent twice.
+    /// Loads the script once per connection, and again when the server has forgotten it.
     async fn load_script(&mut self, connection: &mut MultiplexedConnection) -> bool {
         let mut pipe = Pipeline::with_capacity(1);
         pipe.cmd("SCRIPT").arg("LOAD").arg(script::TEXT);
@@ -274,14 +305,14 @@ impl Worker {
         let script_error = self.script_error.clone().filter(|_| settled.no_script);
         match settled.error.or(script_error) {
             None => {
-                self.backoff.reset();
+                self.well();
                 true
             }
             Some(error) => {
                 // READONLY: a failover made this server a replica; ask the address anew.
                 let stay = !matches!(error, LogError::ReadOnly(_));
-                tracing::warn!(%error, waiting = self.again.len(), "appends wait");
                 self.error = error;
+                self.warn();
                 self.pause().await;
                 stay
             }

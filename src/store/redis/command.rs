@@ -2,6 +2,7 @@
 //! is away it fails at once rather than let each question try for itself.
 
 use std::ops::Bound;
+use std::sync::{Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::Pipeline;
@@ -12,6 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::connect::{Address, Backoff, ask};
 use super::reply;
+use super::size::ReadSize;
 use crate::relay::entry::{Entry, EntryId};
 use crate::relay::log::{LogError, Range, StreamState};
 
@@ -22,8 +24,13 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// the last error, so it's short.
 const LONGEST_WAIT: Duration = Duration::from_millis(250);
 
+/// How long one try at a range may take. Two of them, the second a quarter of the first, fit in.
+const ONE_TRY: Duration = Duration::from_secs(3);
+
 /// The command connection.
 pub(super) struct Commands {
+    /// How many entries a range may bring in one answer.
+    size: StdMutex<ReadSize>,
     address: Address,
     /// Held across connecting, so that one connects and the others wait for it.
     line: Mutex<Line>,
@@ -51,6 +58,7 @@ impl Commands {
     /// Connects at the first question.
     pub(super) fn new(address: Address) -> Self {
         Commands {
+            size: StdMutex::new(ReadSize::new(usize::MAX)),
             address,
             line: Mutex::new(Line {
                 connection: None,
@@ -71,16 +79,63 @@ impl Commands {
         {
             return Ok(Vec::new());
         }
-        let (from, to) = (bound(range.from, "-"), bound(range.to, "+"));
-        let mut pipe = Pipeline::with_capacity(1);
-        if range.newest_first {
-            pipe.cmd("XREVRANGE").arg(key).arg(to).arg(from);
-        } else {
-            pipe.cmd("XRANGE").arg(key).arg(from).arg(to);
-        }
+        let pages = self.pages(key, range);
+        timeout(TIMEOUT, pages)
+            .await
+            .unwrap_or_else(|_| Err(late()))
+    }
+
+    /// Reads a range, in pages if it was too much for one answer.
+    async fn pages(&self, key: &[u8], mut range: Range) -> Result<Vec<Entry>, LogError> {
         // Beyond this Redis reads no number.
-        pipe.arg("COUNT").arg(range.limit.min(i64::MAX as usize));
-        reply::entries(self.one(&pipe).await?)
+        let mut left = range.limit.min(i64::MAX as usize);
+        let mut got: Vec<Entry> = Vec::new();
+        // What broke under a read of one entry may be another's fault, once.
+        let mut tries = 2;
+        loop {
+            let asked = self.size().of(left);
+            let (from, to) = (bound(range.from, "-"), bound(range.to, "+"));
+            let mut pipe = Pipeline::with_capacity(1);
+            if range.newest_first {
+                pipe.cmd("XREVRANGE").arg(key).arg(to).arg(from);
+            } else {
+                pipe.cmd("XRANGE").arg(key).arg(from).arg(to);
+            }
+            pipe.arg("COUNT").arg(asked);
+            let value = match self.try_once(&pipe, ONE_TRY).await {
+                Ok(mut values) => values.pop().unwrap_or_default(),
+                Err(failed) if failed.again && tries > 0 => {
+                    self.size().lost(asked, Instant::now());
+                    if asked == 1 {
+                        tries -= 1;
+                    }
+                    continue;
+                }
+                Err(failed) => return Err(failed.error),
+            };
+            self.size().answered(Instant::now());
+            let page = reply::entries(value)?;
+            let (count, last) = (page.len(), page.last().map(|entry| entry.id));
+            got.extend(page);
+            left = left.saturating_sub(count);
+            match last {
+                Some(last) if count == asked && left > 0 => {
+                    let end = match range.newest_first {
+                        true => &mut range.to,
+                        false => &mut range.from,
+                    };
+                    *end = Bound::Excluded(last);
+                    if last == EntryId::MAX || last == EntryId::ZERO {
+                        return Ok(got);
+                    }
+                }
+                _ => return Ok(got),
+            }
+        }
+    }
+
+    fn size(&self) -> MutexGuard<'_, ReadSize> {
+        self.size.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a stream says of itself.
@@ -149,11 +204,9 @@ impl Commands {
                 answer => answer.map_err(|f| f.error),
             }
         };
-        timeout(TIMEOUT, asked).await.unwrap_or_else(|_| {
-            Err(LogError::Unavailable(format!(
-                "no answer within {TIMEOUT:?}"
-            )))
-        })
+        timeout(TIMEOUT, asked)
+            .await
+            .unwrap_or_else(|_| Err(late()))
     }
 
     async fn try_once(&self, pipe: &Pipeline, within: Duration) -> Result<Vec<Value>, Failed> {
@@ -208,6 +261,10 @@ impl Commands {
             }
         }
     }
+}
+
+fn late() -> LogError {
+    LogError::Unavailable(format!("no answer within {TIMEOUT:?}"))
 }
 
 /// An answer to a ping.

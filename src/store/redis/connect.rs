@@ -5,7 +5,8 @@
 //! connection is never used again: its answers would be for questions nobody remembers.
 
 use std::io;
-use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -38,6 +39,8 @@ pub enum ConnectError {
 #[derive(Debug, Clone)]
 pub(super) struct Address {
     info: ConnectionInfo,
+    /// Connections opened, by all clones.
+    opened: Arc<AtomicU64>,
 }
 
 impl Address {
@@ -62,7 +65,15 @@ impl Address {
             .set_redis_settings(redis)
             .set_tcp_settings(TcpSettings::default().set_nodelay(true));
         Client::open(info.clone()).map_err(wrong)?;
-        Ok(Address { info })
+        Ok(Address {
+            info,
+            opened: Arc::default(),
+        })
+    }
+
+    /// How many connections were opened.
+    pub(super) fn opened(&self) -> u64 {
+        self.opened.load(Ordering::Relaxed)
     }
 
     /// Opens a connection that speaks RESP2.
@@ -99,6 +110,7 @@ impl Address {
             let mut name = redis::cmd("CLIENT");
             name.arg("SETNAME").arg("tailcast");
             connection.send_packed_command(&name).await?;
+            self.opened.fetch_add(1, Ordering::Relaxed);
             Ok(connection)
         };
         timeout(CONNECT_TIMEOUT, opening).await.unwrap_or_else(|_| {

@@ -2,6 +2,7 @@
 //! to ask.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::clock::Clock;
 use super::command::Commands;
+use super::spell::Spell;
 use crate::relay::log::LogError;
 
 /// How often Redis is pinged.
@@ -17,6 +19,9 @@ const PING_EVERY: Duration = Duration::from_secs(1);
 /// How long a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A connection that was lost and is replaced at once is not worth a line in the log.
+const SHORT: Duration = Duration::from_millis(500);
+
 /// For how long trouble is not yet worth a word: a reconnect after a restart fits in.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -24,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Health {
     state: Mutex<State>,
     clock: Clock,
+    /// Rooms whose next entry can't be read.
+    stalled: AtomicU64,
 }
 
 struct State {
@@ -32,6 +39,11 @@ struct State {
     /// Tail connections that are down: since when, and why.
     tails: HashMap<u64, (Instant, LogError)>,
     next_tail: u64,
+    was_up: bool,
+    /// The server does not answer.
+    away: Spell,
+    /// The server answers, and tails have no connection.
+    cut: Spell,
 }
 
 impl Health {
@@ -39,11 +51,15 @@ impl Health {
     pub(super) fn new() -> Self {
         Health {
             clock: Clock::new(),
+            stalled: AtomicU64::new(0),
             state: Mutex::new(State {
                 last_good: None,
                 error: LogError::Unavailable("not connected yet".to_owned()),
                 tails: HashMap::new(),
                 next_tail: 0,
+                was_up: false,
+                away: Spell::default(),
+                cut: Spell::default(),
             }),
         }
     }
@@ -55,6 +71,17 @@ impl Health {
     /// Redis's time since the Unix epoch, as far as it's known.
     pub(super) fn clock(&self) -> Option<Duration> {
         self.clock.now()
+    }
+
+    /// Counts a room as one that stands still until the guard is dropped.
+    pub(super) fn stalled(self: &Arc<Self>) -> Stalled {
+        self.stalled.fetch_add(1, Ordering::Relaxed);
+        Stalled(self.clone())
+    }
+
+    /// How many rooms stand still.
+    pub(super) fn stalled_rooms(&self) -> u64 {
+        self.stalled.load(Ordering::Relaxed)
     }
 
     /// Why Redis can't be relied on just now, if so.
@@ -96,6 +123,53 @@ impl Health {
         }
     }
 
+    /// Whether the server answers.
+    pub(super) fn is_up(&self) -> bool {
+        let now = Instant::now();
+        let last_good = self.lock().last_good;
+        last_good.is_some_and(|good| now.duration_since(good) <= PATIENCE)
+    }
+
+    /// Logs what has changed since the last ping: one line for the server, and one for all tails.
+    fn report(&self, now: Instant, answer: Result<(), &LogError>) {
+        let state = &mut *self.lock();
+        if let Err(error) = answer {
+            // At the start, whoever starts the node says so.
+            if state.away.met(now, SHORT) && state.was_up {
+                tracing::warn!(
+                    %error,
+                    "Redis is away; clients stay connected, publishes wait for it and are then refused"
+                );
+            }
+            return;
+        }
+        if let Some(away) = state.away.over(now)
+            && state.was_up
+        {
+            tracing::info!(?away, "Redis answers again");
+        }
+        state.was_up = true;
+        let down = state.tails.values();
+        let long = |(since, _): &&(Instant, LogError)| now.duration_since(*since) > PATIENCE;
+        match down.clone().find(long) {
+            Some((_, error)) => {
+                let connections = down.count();
+                if state.cut.met(now, Duration::ZERO) {
+                    tracing::warn!(
+                        connections, %error,
+                        "tails have no connection, though Redis answers; their rooms get nothing new"
+                    );
+                }
+            }
+            None if state.tails.is_empty() => {
+                if let Some(lasted) = state.cut.over(now) {
+                    tracing::info!(?lasted, "all tails are connected again");
+                }
+            }
+            None => {}
+        }
+    }
+
     /// A place for one tail connection to say how it is.
     pub(super) fn watch(self: &Arc<Self>) -> Watched {
         let mut state = self.lock();
@@ -104,6 +178,15 @@ impl Health {
             id: state.next_tail,
             health: self.clone(),
         }
+    }
+}
+
+/// A room that stands still.
+pub(super) struct Stalled(Arc<Health>);
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        self.0.stalled.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -149,7 +232,9 @@ pub(super) async fn ping_forever(health: Arc<Health>, commands: Arc<Commands>) {
         {
             health.clock.answered(pong.asked, pong.answered, time);
         }
-        health.pinged(Instant::now(), answer.map(drop));
+        let now = Instant::now();
+        health.report(now, answer.as_ref().map(drop));
+        health.pinged(now, answer.map(drop));
         sleep(pause).await;
     }
 }

@@ -37,6 +37,49 @@ pub struct Probe {
     pub latency: Duration,
 }
 
+/// What of a Redis outlives its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Persistence {
+    /// All but the last second, or all: an append-only file.
+    Appended,
+    /// What was there at the last snapshot, which are taken as this setting says.
+    Snapshots(String),
+    /// Nothing.
+    None,
+}
+
+impl Persistence {
+    /// By the values of `appendonly` and `save`.
+    pub fn of(append_only: bool, save: &str) -> Self {
+        match (append_only, save) {
+            (true, _) => Persistence::Appended,
+            (false, "") => Persistence::None,
+            (false, save) => Persistence::Snapshots(save.to_owned()),
+        }
+    }
+
+    /// What can be lost, and what mends it; `None` where all is well.
+    pub fn warning(&self) -> Option<String> {
+        const MEND: &str = "redis-cli CONFIG SET appendonly yes, then redis-cli CONFIG REWRITE";
+        match self {
+            Persistence::Appended => None,
+            Persistence::Snapshots(save) => Some(format!(
+                "snapshots only (save {save}); a crash of Redis loses all entries since the last one, acknowledged ones too. {MEND}"
+            )),
+            Persistence::None => Some(format!(
+                "none; a restart of Redis loses every entry. {MEND}"
+            )),
+        }
+    }
+}
+
+impl Probe {
+    /// What outlives the server's end, if it tells.
+    pub fn persistence(&self) -> Option<Persistence> {
+        Some(Persistence::of(self.append_only?, self.save.as_deref()?))
+    }
+}
+
 /// Why there is nothing to report.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {

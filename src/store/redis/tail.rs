@@ -12,24 +12,34 @@ mod block;
 mod group;
 mod track;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use redis::{Pipeline, Value};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connect::Address;
-use super::health::Health;
+use super::health::{Health, Stalled};
 use super::keys::Keys;
+use super::size::ReadSize;
 use super::{Settings, TailMode, reply};
 use crate::relay::entry::{Entry, EntryId};
 use crate::relay::log::{Feed, LogError, Next, Read, Survey, TailGuard};
 
-/// Entries per stream in a read that starts at the cursor's own entry: that one and 100 more.
-const OVERLAP_COUNT: usize = 101;
+/// Entries per stream in a read that starts at the cursor's own entry, beside that one.
+const OVERLAP_COUNT: usize = 100;
+
+/// Entries per blocking read of one room: at most about this many frames wait in memory for the
+/// hand-over.
+const COUNT: usize = 256;
+
+/// So many reads of one entry that lose their connections in a row make a room one that stands still:
+/// once may be chance.
+const STANDS_STILL: u32 = 3;
 
 /// What all tails of one Redis share.
 struct Context {
@@ -41,6 +51,63 @@ struct Context {
 struct Room {
     key: Bytes,
     feed: Arc<dyn Feed>,
+    reach: Mutex<Reach>,
+}
+
+/// How far one read of a room goes.
+struct Reach {
+    size: ReadSize,
+    /// Reads of one entry that failed in a row.
+    failed: u32,
+    stalled: Option<Stalled>,
+}
+
+impl Room {
+    fn new(key: Bytes, feed: Arc<dyn Feed>) -> Self {
+        Room {
+            key,
+            feed,
+            reach: Mutex::new(Reach {
+                size: ReadSize::new(COUNT),
+                failed: 0,
+                stalled: None,
+            }),
+        }
+    }
+
+    fn reach(&self) -> MutexGuard<'_, Reach> {
+        self.reach.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many entries to ask for where so many are wanted.
+    fn size(&self, wanted: usize) -> usize {
+        self.reach().size.of(wanted)
+    }
+
+    /// A read of so many entries was answered.
+    fn answered(&self) {
+        let mut reach = self.reach();
+        reach.size.answered(Instant::now());
+        reach.failed = 0;
+        if reach.stalled.take().is_some() {
+            tracing::info!(room = %self.feed.room(), "the room can be read again");
+        }
+    }
+
+    /// A read of so many entries lost its connection.
+    fn lost(&self, health: &Arc<Health>, asked: usize, error: &LogError) {
+        let mut reach = self.reach();
+        reach.size.lost(asked, Instant::now());
+        reach.failed = if asked <= 1 { reach.failed + 1 } else { 0 };
+        if reach.failed == STANDS_STILL && reach.stalled.is_none() {
+            reach.stalled = Some(health.stalled());
+            tracing::warn!(
+                room = %self.feed.room(), next = ?self.feed.next(), %error,
+                "the room stands still: Redis closes the connection, or gives no answer, when its next entry is read; \
+                 raise client-output-buffer-limit normal in Redis, or delete the entry"
+            );
+        }
+    }
 }
 
 /// To the tails that share connections.
@@ -87,23 +154,35 @@ impl Tails {
 
     /// Tails a room until the guard is dropped.
     pub(super) fn tail(&self, feed: Arc<dyn Feed>) -> TailGuard {
-        let room = Room {
-            key: self.keys.room(feed.room()),
-            feed,
-        };
+        let room = Room::new(self.keys.room(feed.room()), feed);
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let slot = match self.mode {
             TailMode::Track => None,
             TailMode::Auto | TailMode::Block => Slots::take(&self.slots),
         };
         if let Some(slot) = slot {
-            let context = self.context.clone();
-            let task = tokio::spawn(async move {
-                let _slot = slot;
-                block::follow(&context, &room).await;
+            let (context, orders) = (self.context.clone(), self.orders.clone());
+            // Whether the room has gone. Looked at with the order, or a room could join that left.
+            let gone = Arc::new(Mutex::new(false));
+            let task = tokio::spawn({
+                let gone = gone.clone();
+                async move {
+                    block::follow(&context, &room).await;
+                    drop(slot);
+                    let gone = gone.lock().unwrap_or_else(PoisonError::into_inner);
+                    if !*gone {
+                        let _ = orders.send(Order::Join(id, room));
+                    }
+                }
             });
-            return TailGuard::new(move || task.abort());
+            let orders = self.orders.clone();
+            return TailGuard::new(move || {
+                task.abort();
+                *gone.lock().unwrap_or_else(PoisonError::into_inner) = true;
+                // Of a room that never joined it means nothing.
+                let _ = orders.send(Order::Leave(id));
+            });
         }
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         // The receiver lives as long as `self`.
         let _ = self.orders.send(Order::Join(id, room));
         let orders = self.orders.clone();
@@ -169,31 +248,41 @@ fn patience(error: &LogError) -> Duration {
     }
 }
 
-/// Adds what [`Next`] asks for, without waiting for entries to come.
-fn add(pipe: &mut Pipeline, key: &[u8], next: Next) {
+/// Adds what [`Next`] asks for, without waiting for entries to come. Says how many entries it asks for.
+fn add(pipe: &mut Pipeline, room: &Room, next: Next) -> usize {
+    let key = room.key.as_ref();
     match next {
         Next::Survey { newest } => {
+            // Of a survey that was too much, the follower gets the newest part.
+            let newest = room.size(newest);
             // In this order: an entry that comes in between is in the state, not in the entries,
             // so the feed sees that it lacks one.
             pipe.cmd("XREVRANGE").arg(key).arg("+").arg("-");
             pipe.arg("COUNT").arg(newest);
             pipe.cmd("XINFO").arg("STREAM").arg(key);
+            newest
         }
         Next::Read { after } => {
             // From the entry before the cursor: the first one returned is the witness.
-            pipe.cmd("XREAD").arg("COUNT").arg(OVERLAP_COUNT);
+            let count = room.size(OVERLAP_COUNT);
+            pipe.cmd("XREAD").arg("COUNT").arg(count + 1);
             pipe.arg("STREAMS").arg(key);
             pipe.arg(after.predecessor().to_string());
+            count
         }
     }
 }
 
-/// Hands over the answer to what [`add`] asked. Says whether there is more to be asked for at once.
+/// Hands over the answer to what [`add`] asked, of so many entries. Says whether there is more to be
+/// asked for at once.
 fn hand_over(
-    feed: &dyn Feed,
+    room: &Room,
     next: Next,
+    asked: usize,
     values: &mut impl Iterator<Item = Value>,
 ) -> Result<bool, LogError> {
+    room.answered();
+    let feed = room.feed.as_ref();
     let mut value = || values.next().unwrap_or(Value::Nil);
     match next {
         Next::Survey { .. } => {
@@ -206,7 +295,7 @@ fn hand_over(
         }
         Next::Read { after } => {
             let entries = reply::stream(value())?;
-            let full = entries.len() >= OVERLAP_COUNT;
+            let full = entries.len() > asked;
             Ok(deliver(feed, overlapped(after, entries)) || full)
         }
     }

@@ -48,9 +48,22 @@ impl Node {
         node
     }
 
+    /// Starts one on that Redis that may have so many files open.
+    pub(crate) fn start_with_files(redis: &str, files: u32) -> Self {
+        let limit = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &limit, env!("CARGO_BIN_EXE_tailcast")]);
+        let node = Self::served(Self::spawn_as(shell, 0, &["--redis", redis]));
+        node.wait_ready();
+        node
+    }
+
     fn serving(arguments: &[&str]) -> Self {
+        Self::served(Self::spawn(arguments))
+    }
+
+    fn served(mut node: Self) -> Self {
         let deadline = Instant::now() + PATIENCE;
-        let mut node = Self::spawn(arguments);
         while node.said_port(SERVES).is_none() {
             if let Some(status) = node.child.try_wait().unwrap() {
                 let stderr = node.stderr_to_end();
@@ -79,7 +92,12 @@ impl Node {
     }
 
     fn spawn_at(port: u16, arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tailcast"))
+        let program = Command::new(env!("CARGO_BIN_EXE_tailcast"));
+        Self::spawn_as(program, port, arguments)
+    }
+
+    fn spawn_as(mut program: Command, port: u16, arguments: &[&str]) -> Self {
+        let mut child = program
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .args(["--listen", &format!("127.0.0.1:{port}")])

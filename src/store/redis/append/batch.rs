@@ -1,4 +1,19 @@
 //! One pipeline of appends, and what its replies mean for each of them.
+//!
+//! # Order
+//!
+//! What one lane appends to one room is stored in the order of the calls, whatever is sent again.
+//! An append is sent again in two cases: Redis refused it for a reason that passes, or it has an
+//! idempotency key and the connection broke. Neither may bring it behind an append that was called
+//! later and is stored already. Three rules see to that:
+//!
+//! - In a batch, all of a room's appends from the first that needs the script on are **one** call of it,
+//!   and the last command for that room. Redis runs a call as a whole or not at all. So a call that
+//!   fails (NOSCRIPT after a SCRIPT FLUSH, LOADING, READONLY) has nothing of its room behind it; and
+//!   after a broken connection either all of a call was stored, and its keys say so, or none was.
+//! - A plain XADD without an answer is never sent again. One that was refused for a reason that passes is
+//!   refused for good if a later one of its room was stored.
+//! - What is sent again goes out first, in its order.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -40,7 +55,10 @@ pub(super) struct Batch {
 }
 
 enum Role {
-    Append,
+    /// An XADD, of the append at this place in the batch.
+    Append(usize),
+    /// A call of the script, with these appends of one room.
+    Run(Vec<usize>),
     Expire(RoomName),
     Wait,
 }
@@ -87,14 +105,30 @@ impl Plan {
     pub(super) fn batch(&mut self, appends: &[Pending], now: Instant) -> Batch {
         let mut pipe = Pipeline::with_capacity(appends.len() + 1);
         let mut roles = Vec::with_capacity(appends.len() + 1);
-        for append in appends {
-            let key = self.keys.room(&append.room);
-            pipe.add_command(self.command(&key, append));
-            roles.push(Role::Append);
-            if let Some(after) = self.expiry_due(&append.room, now) {
-                pipe.cmd("PEXPIRE").arg(key.as_ref()).arg(millis(after));
-                roles.push(Role::Expire(append.room.clone()));
+        let mut runs: Vec<(&RoomName, Vec<usize>)> = Vec::new();
+        let mut run_of: HashMap<&RoomName, usize> = HashMap::new();
+        for (index, append) in appends.iter().enumerate() {
+            let room = &append.room;
+            if let Some(run) = run_of.get(room) {
+                runs[*run].1.push(index);
+            } else if append.needs_script() {
+                run_of.insert(room, runs.len());
+                runs.push((room, vec![index]));
+            } else {
+                let key = self.keys.room(room);
+                let mut command = redis::cmd("XADD");
+                command.arg(key.as_ref());
+                self.add_words(&mut command, append);
+                pipe.add_command(command);
+                roles.push(Role::Append(index));
+                self.push_expiry(&mut pipe, &mut roles, &key, room, now);
             }
+        }
+        for (room, run) in runs {
+            let key = self.keys.room(room);
+            pipe.add_command(self.script_call(&key, appends, &run));
+            roles.push(Role::Run(run));
+            self.push_expiry(&mut pipe, &mut roles, &key, room, now);
         }
         let replicas = match self.durability {
             Durability::Fast => None,
@@ -116,15 +150,8 @@ impl Plan {
         }
     }
 
-    fn command(&self, key: &[u8], append: &Pending) -> Cmd {
-        let mut command = match &append.key {
-            None if append.limits.is_empty() => {
-                let mut command = redis::cmd("XADD");
-                command.arg(key);
-                command
-            }
-            _ => self.script_call(key, append),
-        };
+    /// How to trim, the ID and the fields, as XADD takes them after the key.
+    fn add_words(&self, command: &mut Cmd, append: &Pending) {
         if let Some((kind, threshold)) = self.keep.threshold() {
             command.arg(kind).arg("~").arg(threshold);
         }
@@ -132,28 +159,57 @@ impl Plan {
         for (name, value) in &append.fields {
             command.arg(name.as_ref()).arg(value.as_ref());
         }
+    }
+
+    /// How many words [`Plan::add_words`] adds.
+    fn words(&self, append: &Pending) -> usize {
+        let trim = self.keep.threshold().map_or(0, |_| 3);
+        trim + 1 + 2 * append.fields.len()
+    }
+
+    /// Appends to one room, some of which ask for more than XADD.
+    fn script_call(&self, key: &[u8], appends: &[Pending], run: &[usize]) -> Cmd {
+        let appends = || run.iter().map(|index| &appends[*index]);
+        let keys = |append: &Pending| append.limits.len() + usize::from(append.key.is_some());
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(script::HASH.as_str());
+        command.arg(1 + appends().map(keys).sum::<usize>());
+        command.arg(key);
+        for append in appends() {
+            for limit in &append.limits {
+                command.arg(self.keys.rate(&append.room, &limit.name));
+            }
+            if let Some(idempotency) = &append.key {
+                command.arg(Keys::idempotency(key, idempotency));
+            }
+        }
+        command.arg(millis(self.window).max(1));
+        for append in appends() {
+            command.arg(append.limits.len());
+            command.arg(usize::from(append.key.is_some()));
+            command.arg(self.words(append));
+            for limit in &append.limits {
+                let (interval, burst) = rate::terms(limit);
+                command.arg(interval).arg(burst);
+            }
+            self.add_words(&mut command, append);
+        }
         command
     }
 
-    /// An append that asks for more than XADD, up to how to trim.
-    fn script_call(&self, key: &[u8], append: &Pending) -> Cmd {
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(script::HASH.as_str());
-        command.arg(1 + append.limits.len() + usize::from(append.key.is_some()));
-        command.arg(key);
-        for limit in &append.limits {
-            command.arg(self.keys.rate(&append.room, &limit.name));
+    /// Adds the PEXPIRE of a room that was just appended to, if it's due.
+    fn push_expiry(
+        &mut self,
+        pipe: &mut Pipeline,
+        roles: &mut Vec<Role>,
+        key: &[u8],
+        room: &RoomName,
+        now: Instant,
+    ) {
+        if let Some(after) = self.expiry_due(room, now) {
+            pipe.cmd("PEXPIRE").arg(key).arg(millis(after));
+            roles.push(Role::Expire(room.clone()));
         }
-        if let Some(idempotency) = &append.key {
-            command.arg(Keys::idempotency(key, idempotency));
-        }
-        command.arg(millis(self.window).max(1));
-        command.arg(append.limits.len());
-        for limit in &append.limits {
-            let (interval, burst) = rate::terms(limit);
-            command.arg(interval).arg(burst);
-        }
-        command
     }
 
     /// A room's expiry is pushed back a twentieth of its length ahead: often enough that a room
@@ -181,6 +237,19 @@ fn passes(error: &LogError) -> bool {
         error,
         LogError::Loading | LogError::ReadOnly(_) | LogError::Unavailable(_)
     )
+}
+
+/// What one call of the script means for each of `count` appends.
+fn fates(value: Value, count: usize) -> Vec<Fate> {
+    match value {
+        Value::Array(values) if values.len() == count => values.into_iter().map(fate).collect(),
+        // An error of the call itself: it stored nothing.
+        value @ Value::ServerError(_) => (0..count).map(|_| fate(value.clone())).collect(),
+        _ => {
+            let error = LogError::Other("a reply that is no list of outcomes".to_owned());
+            (0..count).map(|_| Fate::Unknown(error.clone())).collect()
+        }
+    }
 }
 
 enum Fate {
@@ -224,11 +293,17 @@ impl Batch {
         values: Vec<Value>,
         appends: impl Iterator<Item = Pending>,
     ) -> Settled {
-        let mut fates = Vec::new();
+        let appends: Vec<Pending> = appends.collect();
+        let mut by_place: Vec<Option<Fate>> = appends.iter().map(|_| None).collect();
         let mut confirmed = true;
         for (role, value) in self.roles.iter().zip(values) {
             match role {
-                Role::Append => fates.push(fate(value)),
+                Role::Append(index) => by_place[*index] = Some(fate(value)),
+                Role::Run(run) => {
+                    for (index, fate) in run.iter().zip(fates(value, run.len())) {
+                        by_place[*index] = Some(fate);
+                    }
+                }
                 Role::Expire(room) => {
                     if value != Value::Int(1) {
                         plan.expiries.remove(room);
@@ -243,8 +318,11 @@ impl Batch {
         let mut settled = Settled::default();
         // Backwards, to know whether a later append of the same room was stored.
         let mut stored: HashSet<RoomName> = HashSet::new();
-        for (mut append, fate) in appends.collect::<Vec<_>>().into_iter().zip(fates).rev() {
+        for (mut append, fate) in appends.into_iter().zip(by_place).rev() {
             append.out = false;
+            let fate = fate.unwrap_or_else(|| {
+                Fate::Unknown(LogError::Unavailable("a reply is missing".to_owned()))
+            });
             let refuse = |append: &Pending, error| match append.in_doubt {
                 true => AppendError::Unknown(error),
                 false => AppendError::Refused(error),
@@ -351,7 +429,9 @@ mod tests {
                 "XADD p:r MAXLEN ~ 7 * f v",
                 "PEXPIRE p:r 100000",
                 "XADD p:r MAXLEN ~ 7 * f v",
-                &format!("EVALSHA {hash} 2 p:s tailcast:idem:{{p:s}}:k 300000 0 MAXLEN ~ 7 * f v"),
+                &format!(
+                    "EVALSHA {hash} 2 p:s tailcast:idem:{{p:s}}:k 300000 0 1 6 MAXLEN ~ 7 * f v"
+                ),
                 "PEXPIRE p:s 100000",
                 "WAIT 2 300",
             ]
@@ -370,14 +450,15 @@ mod tests {
             append.limits = Box::new([limit(b"u", 1500, 20), limit(b"*", 0, 0)]);
         }
         let rates = |room| format!("tailcast:{{p:}}rate:1:{room}:u tailcast:{{p:}}rate:1:{room}:*");
-        let terms = "300000 2 1500000 20 1000 1 MAXLEN ~ 7 * f v";
+        let terms = |key| format!("300000 2 {key} 6 1500000 20 1000 1 MAXLEN ~ 7 * f v");
         assert_eq!(
             words(&plan.batch(&appends[1..], later))[..2],
             [
-                format!("EVALSHA {hash} 3 p:r {} {terms}", rates("r")),
+                format!("EVALSHA {hash} 3 p:r {} {}", rates("r"), terms(0)),
                 format!(
-                    "EVALSHA {hash} 4 p:s {} tailcast:idem:{{p:s}}:k {terms}",
-                    rates("s")
+                    "EVALSHA {hash} 4 p:s {} tailcast:idem:{{p:s}}:k {}",
+                    rates("s"),
+                    terms(1)
                 ),
             ]
         );
@@ -429,13 +510,47 @@ mod tests {
         assert_eq!(done, [told(0, "refused redis_loading"), told(1, "5-1")]);
         assert_eq!(again, 1);
 
-        let too_fast = "*2\r\n:1\r\n:250\r\n";
-        let (done, again) = settle(&["r", "r"], &[too_fast, "*1\r\n:1\r\n"]);
+        let outcomes = "*2\r\n*2\r\n:1\r\n:250\r\n*1\r\n:1\r\n";
+        let (done, again) = settle(&["r:k", "r"], &[outcomes]);
         let odd = told(1, "unknown redis_error");
         assert_eq!((done, again), (vec![told(0, "too fast 1"), odd], 0));
 
-        let (done, again) = settle(&["r:k", "r:l"], &[lost, no_script]);
-        assert_eq!(done, [told(0, "unknown redis_denied")]);
-        assert_eq!(again, 1);
+        let both = format!("*2\r\n{lost}{id}");
+        let (done, again) = settle(&["r:k", "r:l"], &[&both]);
+        let id = told(1, "5-1");
+        assert_eq!(
+            (done, again),
+            (vec![told(0, "unknown redis_denied"), id], 0)
+        );
+        let (done, again) = settle(&["r:k", "r", "s"], &["$3\r\n4-1\r\n", no_script]);
+        assert_eq!((done, again), (vec![told(2, "4-1")], 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_of_a_room_stands_behind_a_call_of_the_script() {
+        let mut plan = plan(Settings {
+            keep: Retention::All,
+            ..Settings::default()
+        });
+        let appends = appends(&["r", "s:k", "r:l", "r", "t", "s", "r:m"]);
+        let hash = script::HASH.as_str();
+        let idem = |room, key| format!("tailcast:idem:{{p:{room}}}:{key}");
+        let (keyed, plain) = ("0 1 3 * f v", "0 0 3 * f v");
+        assert_eq!(
+            words(&plan.batch(&appends, Instant::now())),
+            [
+                "XADD p:r * f v".to_owned(),
+                "XADD p:t * f v".to_owned(),
+                format!(
+                    "EVALSHA {hash} 2 p:s {} 300000 {keyed} {plain}",
+                    idem("s", "k")
+                ),
+                format!(
+                    "EVALSHA {hash} 3 p:r {} {} 300000 {keyed} {plain} {keyed}",
+                    idem("r", "l"),
+                    idem("r", "m")
+                ),
+            ]
+        );
     }
 }

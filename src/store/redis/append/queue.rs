@@ -50,6 +50,11 @@ pub(super) struct Pending {
 }
 
 impl Pending {
+    /// Whether it asks for more than XADD.
+    pub(super) fn needs_script(&self) -> bool {
+        self.key.is_some() || !self.limits.is_empty()
+    }
+
     /// Tells the outcome, once.
     pub(super) fn finish(&mut self, outcome: Result<EntryId, AppendError>) {
         if let Some(done) = self.done.take() {

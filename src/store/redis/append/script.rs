@@ -1,10 +1,13 @@
-//! The script for appends that ask for more than XADD: an idempotency key, limits, or both.
+//! The script for appends that ask for more than XADD: an idempotency key, limits, or both. One call
+//! takes any number of appends to one room; see `batch.rs` for why.
 
 use std::sync::LazyLock;
 
-/// KEYS: the stream, each limit's rate, and the idempotency key if there is one. ARGV: how long that
-/// is kept in ms, how many limits there are, for each its interval in µs and its burst, and what
-/// XADD is told. Answers the entry's ID; or if a limit refuses, its place and the wait in ms.
+/// KEYS: the stream; then for each append each limit's rate, and the idempotency key if there is one.
+/// ARGV: how long that is kept in ms; then for each append how many limits there are, 1 if it has a
+/// key, and how many words follow for XADD; for each limit its interval in µs and its burst; and the
+/// words. Answers a list, for each append the entry's ID; or if a limit refuses, its place and the
+/// wait in ms; or an error, which concerns that append alone.
 ///
 /// A repeat is answered before any limit is asked. The rates are the algorithm of `store/rate.rs`;
 /// they are charged when all pass, right before the entry is stored: what fails then was charged in
@@ -13,32 +16,52 @@ use std::sync::LazyLock;
 /// If remembering the ID fails (an ACL without SET), the entry is stored and a repeat would store
 /// it again: that is not to be called a success, nor a refusal.
 pub(super) const TEXT: &str = "\
-local count = tonumber(ARGV[2]) \
-local key = KEYS[count + 2] \
-local id = key and redis.call('GET', key) \
-if id then return id end \
-if count > 0 then \
-  local time = redis.call('TIME') \
-  local now = time[1] * 1000000 + time[2] \
-  local full = {} \
-  for i = 1, count do \
-    local interval, burst = tonumber(ARGV[2 * i + 1]), tonumber(ARGV[2 * i + 2]) \
-    local most = interval * burst \
-    local at = tonumber(redis.call('GET', KEYS[i + 1]) or now) or now \
-    at = math.min(math.max(at, now), now + most) + interval \
-    if at - now > most then return {i - 1, math.ceil((at - now - most) / 1000)} end \
-    full[i] = at \
-  end \
-  for i = 1, count do \
-    redis.call('SET', KEYS[i + 1], string.format('%.0f', full[i]), 'PX', string.format('%.0f', math.ceil((full[i] - now) / 1000))) \
-  end \
+local function call(...) \
+  local reply = redis.pcall(...) \
+  if type(reply) == 'table' and reply.err then error(reply, 0) end \
+  return reply \
 end \
-id = redis.call('XADD', KEYS[1], unpack(ARGV, 3 + 2 * count)) \
-if key then \
-  local kept = redis.pcall('SET', key, id, 'PX', ARGV[1]) \
-  if kept.err then return redis.error_reply('KEYLOST stored as ' .. id .. ', but its key is not kept: ' .. kept.err) end \
+local function append(count, rates, terms, key, from, to) \
+  local id = key and call('GET', key) \
+  if id then return id end \
+  if count > 0 then \
+    local time = redis.call('TIME') \
+    local now = time[1] * 1000000 + time[2] \
+    local full = {} \
+    for i = 1, count do \
+      local interval, burst = tonumber(ARGV[terms + 2 * i - 2]), tonumber(ARGV[terms + 2 * i - 1]) \
+      local most = interval * burst \
+      local at = tonumber(call('GET', KEYS[rates + i - 1]) or now) or now \
+      at = math.min(math.max(at, now), now + most) + interval \
+      if at - now > most then return {i - 1, math.ceil((at - now - most) / 1000)} end \
+      full[i] = at \
+    end \
+    for i = 1, count do \
+      call('SET', KEYS[rates + i - 1], string.format('%.0f', full[i]), 'PX', string.format('%.0f', math.ceil((full[i] - now) / 1000))) \
+    end \
+  end \
+  id = call('XADD', KEYS[1], unpack(ARGV, from, to)) \
+  if key then \
+    local kept = redis.pcall('SET', key, id, 'PX', ARGV[1]) \
+    if kept.err then return redis.error_reply('KEYLOST stored as ' .. id .. ', but its key is not kept: ' .. kept.err) end \
+  end \
+  return id \
 end \
-return id";
+local outcomes, rates, at = {}, 2, 2 \
+while at <= #ARGV do \
+  local count, key, terms = tonumber(ARGV[at]), nil, at + 3 \
+  local from = terms + 2 * count \
+  local to = from + tonumber(ARGV[at + 2]) - 1 \
+  if ARGV[at + 1] == '1' then key = KEYS[rates + count] end \
+  local done, outcome = pcall(append, count, rates, terms, key, from, to) \
+  if not done then \
+    local text = type(outcome) == 'table' and outcome.err or outcome \
+    outcome = redis.error_reply(text) \
+  end \
+  outcomes[#outcomes + 1] = outcome \
+  rates, at = rates + count + (key and 1 or 0), to + 1 \
+end \
+return outcomes";
 
 /// What EVALSHA calls it.
 pub(super) static HASH: LazyLock<String> =
@@ -112,13 +135,15 @@ mod tests {
                 for index in 0..limits.len() {
                     call.key(format!("rate {index} of {}", limits.len()));
                 }
-                call.arg(1000).arg(limits.len());
+                call.arg(1000).arg(limits.len()).arg(0).arg(3);
                 for limit in &limits {
                     let (interval, burst) = rate::terms(limit);
                     call.arg(interval).arg(burst);
                 }
                 call.arg("*").arg("f").arg("v");
-                let got: Value = call.invoke(&mut connection).unwrap();
+                let mut got: Vec<Value> = call.invoke(&mut connection).unwrap();
+                assert_eq!(got.len(), 1);
+                let got = got.remove(0);
                 match refused {
                     Some(want) => assert_eq!(got, want, "step {step} at {now}"),
                     None => {

@@ -94,7 +94,7 @@ impl Group {
 async fn follow(context: Arc<Context>, mut orders: UnboundedReceiver<Order>) {
     let status = context.health.watch();
     let mut backoff = Backoff::for_connections();
-    let mut members = Members::default();
+    let mut members = Members::new(context.health.clone());
     loop {
         let error = match context.address.open().await {
             Ok(mut connection) => {

@@ -82,7 +82,7 @@ pub(super) async fn follow(
                     last_answer: Instant::now(),
                     batch,
                 };
-                let ended = line.stay(orders, table, &mut backoff).await;
+                let ended = line.stay(context, orders, table, &mut backoff).await;
                 batch = line.batch;
                 match ended {
                     Some(error) => error,
@@ -159,6 +159,7 @@ impl Line {
     /// Tails until the connection fails; `None` if there is nobody left to give orders.
     async fn stay(
         &mut self,
+        context: &Context,
         orders: &mut UnboundedReceiver<Order>,
         table: &mut Table,
         backoff: &mut Backoff,
@@ -176,7 +177,7 @@ impl Line {
             table.tick(now);
             let batch = table.take_dirty(self.batch);
             if !batch.is_empty() {
-                if let Err(error) = self.read(table, batch).await {
+                if let Err(error) = self.read(context, table, batch).await {
                     return Some(error);
                 }
                 backoff.reset();
@@ -210,20 +211,38 @@ impl Line {
 
     /// Reads some rooms: one command each, so that a key of another type, or in another slot,
     /// spoils only its own answer.
-    async fn read(&mut self, table: &mut Table, rooms: Vec<u64>) -> Result<(), LogError> {
+    async fn read(
+        &mut self,
+        context: &Context,
+        table: &mut Table,
+        rooms: Vec<u64>,
+    ) -> Result<(), LogError> {
         let mut pipe = Pipeline::with_capacity(rooms.len());
-        let mut asked: Vec<(u64, Next)> = Vec::with_capacity(rooms.len());
+        let mut asked: Vec<(u64, Next, usize)> = Vec::with_capacity(rooms.len());
         for id in rooms {
             if let Some(room) = table.room(id) {
                 let next = room.feed.next();
-                add(&mut pipe, &room.key, next);
-                asked.push((id, next));
+                let count = add(&mut pipe, room, next);
+                asked.push((id, next, count));
             }
         }
-        // Should it fail for its size, then the next one, on a new connection, is smaller.
+        // Should it fail for its size, then the next one, on a new connection, is smaller, and asks
+        // less of each room.
         let size_before = self.batch;
         self.batch = (self.batch / 2).max(1);
-        let values = ask(&mut self.connection, &pipe, BATCH_TIMEOUT).await?;
+        let values = match ask(&mut self.connection, &pipe, BATCH_TIMEOUT).await {
+            Ok(values) => values,
+            Err(error) => {
+                // With others beside it, it's not known to be this room's entry.
+                let least = if asked.len() > 1 { 2 } else { 1 };
+                for (id, _, count) in asked {
+                    if let Some(room) = table.room(id) {
+                        room.lost(&context.health, count.max(least), &error);
+                    }
+                }
+                return Err(error);
+            }
+        };
         self.last_answer = Instant::now();
         self.batch = match values.iter().map(size).sum::<usize>() {
             bytes if bytes > BATCH_BYTES => self.batch,
@@ -231,17 +250,17 @@ impl Line {
         };
         let mut values = values.into_iter();
         let mut trouble = None;
-        for (id, next) in asked {
+        for (id, next, count) in asked {
             // A room that left meanwhile still has its share of the answers.
-            let count = match next {
+            let replies = match next {
                 Next::Survey { .. } => 2,
                 Next::Read { .. } => 1,
             };
-            let answer: Vec<Value> = values.by_ref().take(count).collect();
+            let answer: Vec<Value> = values.by_ref().take(replies).collect();
             let Some(room) = table.room(id) else {
                 continue;
             };
-            match hand_over(room.feed.as_ref(), next, &mut answer.into_iter()) {
+            match hand_over(room, next, count, &mut answer.into_iter()) {
                 Ok(true) => table.ring(id),
                 Ok(false) => {}
                 // Not this room's trouble but the server's: ask for all of them less often.

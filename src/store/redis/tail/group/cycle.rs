@@ -2,6 +2,7 @@
 //! witnesses are looked up.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +14,9 @@ use super::super::{Order, Room, add, deliver, hand_over, patience};
 use crate::relay::entry::{Entry, EntryId};
 use crate::relay::log::{LogError, Next, Read};
 use crate::store::redis::connect::ask;
+use crate::store::redis::health::Health;
 use crate::store::redis::reply;
+use crate::store::redis::size::ReadSize;
 
 /// How long Redis holds a read back. Short, since a room that joins waits for it.
 const BLOCK: Duration = Duration::from_millis(200);
@@ -37,8 +40,10 @@ const ALONE_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_millis(100);
 
 /// The rooms of a group.
-#[derive(Default)]
 pub(super) struct Members {
+    health: Arc<Health>,
+    /// Rooms read alone in the next cycle: fewer after a connection was lost under them.
+    alone: ReadSize,
     members: Vec<Member>,
     /// Where the rotation of quiet rooms goes on.
     turn: usize,
@@ -64,6 +69,17 @@ impl Member {
 }
 
 impl Members {
+    /// None yet.
+    pub(super) fn new(health: Arc<Health>) -> Self {
+        Members {
+            health,
+            alone: ReadSize::new(ALONE),
+            members: Vec::new(),
+            turn: 0,
+            turn_alone: 0,
+        }
+    }
+
     /// A room comes or goes.
     pub(super) fn apply(&mut self, order: Order) {
         match order {
@@ -128,15 +144,16 @@ impl Members {
         let mut pipe = Pipeline::new();
         let mut asked = Vec::new();
         let count = self.members.len();
+        let most = self.alone.of(ALONE);
         let first = self.turn_alone;
         for index in (0..count).map(|offset| (first + offset) % count) {
             let member = &self.members[index];
             if member.alone && member.retry_at.is_none() {
                 let next = member.room.feed.next();
-                add(&mut pipe, &member.room.key, next);
-                asked.push((index, next));
+                let count = add(&mut pipe, &member.room, next);
+                asked.push((index, next, count));
                 self.turn_alone = index + 1;
-                if asked.len() == ALONE {
+                if asked.len() == most {
                     break;
                 }
             }
@@ -144,15 +161,29 @@ impl Members {
         if asked.is_empty() {
             return Ok(());
         }
-        let mut values = ask(connection, &pipe, ALONE_TIMEOUT).await?.into_iter();
-        for (index, next) in asked {
-            let count = match next {
+        let values = match ask(connection, &pipe, ALONE_TIMEOUT).await {
+            Ok(values) => values,
+            Err(error) => {
+                self.alone.lost(asked.len(), Instant::now());
+                // With others beside it, it's not known to be this room's entry.
+                let least = if asked.len() > 1 { 2 } else { 1 };
+                for (index, _, count) in asked {
+                    let room = &self.members[index].room;
+                    room.lost(&self.health, count.max(least), &error);
+                }
+                return Err(error);
+            }
+        };
+        self.alone.answered(Instant::now());
+        let mut values = values.into_iter();
+        for (index, next, count) in asked {
+            let replies = match next {
                 Next::Survey { .. } => 2,
                 Next::Read { .. } => 1,
             };
-            let answer: Vec<_> = values.by_ref().take(count).collect();
+            let answer: Vec<_> = values.by_ref().take(replies).collect();
             let member = &mut self.members[index];
-            match hand_over(member.room.feed.as_ref(), next, &mut answer.into_iter()) {
+            match hand_over(&member.room, next, count, &mut answer.into_iter()) {
                 Ok(more) => member.alone = more,
                 Err(error) => member.trouble(&error),
             }
@@ -171,14 +202,26 @@ impl Members {
         if !hurry {
             pipe.arg("BLOCK").arg(BLOCK.as_millis() as u64);
         }
-        pipe.arg("COUNT").arg(COUNT).arg("STREAMS");
+        let rooms = together.values().map(|(index, _)| *index);
+        let sizes = rooms
+            .clone()
+            .map(|index| self.members[index].room.size(COUNT));
+        let count = sizes.min().unwrap_or(COUNT);
+        pipe.arg("COUNT").arg(count).arg("STREAMS");
         for key in together.keys() {
             pipe.arg(key.as_ref());
         }
         for (_, after) in together.values() {
             pipe.arg(after.to_string());
         }
-        let value = ask(connection, &pipe, BLOCK + ANSWER).await?.pop();
+        let answer = ask(connection, &pipe, BLOCK + ANSWER).await;
+        let value = match answer {
+            Ok(mut values) => values.pop(),
+            Err(error) => {
+                self.lost_together(rooms, count, &error);
+                return Err(error);
+            }
+        };
         let Ok(streams) = reply::streams(value.unwrap_or_default()) else {
             // One key spoils the answer for all. Read alone, each gets its own.
             for (index, _) in together.values() {
@@ -208,7 +251,21 @@ impl Members {
             }
         }
         self.turn = self.turn.wrapping_add(QUIET) % self.members.len().max(1);
-        self.witness(connection, reads).await
+        let rooms: Vec<usize> = reads.iter().map(|(index, ..)| *index).collect();
+        let done = self.witness(connection, reads).await;
+        if let Err(error) = &done {
+            self.lost_together(rooms.into_iter(), count, error);
+        }
+        done
+    }
+
+    /// The connection was lost under what concerned all of these rooms. Read alone, on the next one,
+    /// each comes out of it, however much all of them have together.
+    fn lost_together(&self, rooms: impl Iterator<Item = usize>, count: usize, error: &LogError) {
+        for index in rooms {
+            let room = &self.members[index].room;
+            room.lost(&self.health, count.max(2), error);
+        }
     }
 
     /// Hands over reads once their witnesses are looked up. Should the connection break first,
@@ -234,6 +291,7 @@ impl Members {
                     continue;
                 }
             };
+            member.room.answered();
             let read = Read {
                 after,
                 cursor_entry,

@@ -194,7 +194,7 @@ mod tests {
     fn join(id: u64, name: &str) -> Order {
         let feed = Arc::new(Mute(RoomName::parse(name).unwrap()));
         let key = Bytes::copy_from_slice(name.as_bytes());
-        Order::Join(id, Room { key, feed })
+        Order::Join(id, Room::new(key, feed))
     }
 
     #[tokio::test(start_paused = true)]
