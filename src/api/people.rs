@@ -16,7 +16,7 @@ use serde_json::{Value, json as object};
 use super::publish;
 use crate::auth::UserName;
 use crate::frontend::moderation::Asked;
-use crate::frontend::{self, ApiError, FrontendState, identify, json, segment_of};
+use crate::frontend::{self, ApiError, FrontendState, identify, json, room_of, segment_of};
 use crate::people::query::Listed;
 use crate::relay::entry::RoomName;
 
@@ -65,7 +65,7 @@ pub(crate) async fn presence(
     State(state): State<Arc<FrontendState>>,
     parts: Parts,
 ) -> Result<Response, ApiError> {
-    let room = RoomName::parse(&segment_of(&parts.uri, 1)?)?;
+    let room = room_of(&parts.uri, 1)?;
     let limit = Page::of(&parts.uri)?.limit()?;
     let identity = identify::request(&state, &parts).await?;
     let presence = state.people.presence(&identity, &room, limit).await?;
@@ -146,7 +146,7 @@ pub(crate) async fn moderate(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     state.settings.allowed_origins.check(&parts.headers)?;
-    let room = RoomName::parse(&segment_of(&parts.uri, 1)?)?;
+    let room = room_of(&parts.uri, 1)?;
     let identity = identify::request(&state, &parts).await?;
     let body = publish::read(&parts.headers, body, state.settings.max_frame).await?;
     let asked: Asked = serde_json::from_slice(&body).map_err(|error| {
