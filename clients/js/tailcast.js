@@ -742,6 +742,12 @@ class Client extends Emitter {
     return true
   }
 
+  /** The client may not be in a room that requests are for: nor can they be sent from there. */
+  _onForbidden(name, error) {
+    error.room = name
+    for (const request of [...this.#requests.values()]) if (request.room === name) this.#fail(request, error)
+  }
+
   _onAnswer(frame) {
     const request = this.#requests.get(frame.ref)
     if (!request) return
@@ -1305,6 +1311,11 @@ class Link {
           if (/^banned/.test(reason)) error.code = 'banned'
           error.room = home.name
           this.#refuse(home, error)
+          return true
+        }
+        // It was about a room that only a request named, or that has been left since.
+        if (error.code === 'forbidden' && this.#home && (home === null || home !== this.inbox)) {
+          this.#client._onForbidden(this.#home, error)
           return true
         }
         this.#client._end(error)
