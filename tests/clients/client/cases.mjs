@@ -99,6 +99,12 @@ const cases = {
       await assert.rejects(room.ready, { code: 'unauthorized', message: /logged out/ })
       assert.equal(ended.state, 'closed')
     }
+    // A publish to a room that the token does not grant fails by itself, also where nothing else is connected for.
+    const alone = connect(url, { ...options, token, inbox: false })
+    await assert.rejects(alone.publish('elsewhere', 'hello'), { code: 'forbidden' })
+    assert.notEqual(alone.state, 'closed')
+    await alone.join('lobby').ready
+    alone.close()
     // What an HTTP request suffers ends nothing.
     const asking = connect(url, { ...options, token: () => Promise.reject(new Error('no network')) })
     await assert.rejects(asking.get('/rooms'), { code: 'token' })
