@@ -185,9 +185,15 @@ fn list_has(headers: &HeaderMap, name: HeaderName, is: impl Fn(&str) -> bool) ->
         .any(|item| is(item.trim()))
 }
 
-/// The room that a URL's last segment names.
-pub(crate) fn room_of(uri: &Uri) -> Result<RoomName, ApiError> {
-    Ok(RoomName::parse(&segment_of(uri, 0)?)?)
+/// The room that a segment of a URL's path names; 0 is the last one, 1 the one before it.
+///
+/// A path can't carry the names `.` and `..`: every URL parser takes these segments away, percent-encoded
+/// or not. Where the segment is `-`, the parameter `room` names the room, if there is one.
+pub(crate) fn room_of(uri: &Uri, from_end: usize) -> Result<RoomName, ApiError> {
+    if let Some(name) = query::room_beside_path(uri)? {
+        return Ok(RoomName::parse(&name)?);
+    }
+    Ok(RoomName::parse(&segment_of(uri, from_end)?)?)
 }
 
 /// A segment of a URL's path, decoded; 0 is the last one, 1 the one before it.
@@ -280,7 +286,7 @@ mod tests {
     use super::*;
 
     fn check(path: &str, want: Result<&str, RoomNameError>) {
-        let room = room_of(&path.parse().unwrap());
+        let room = room_of(&path.parse().unwrap(), 0);
         match want {
             Ok(name) => assert_eq!(room.unwrap().as_str(), name),
             Err(error) => assert_eq!(room.unwrap_err(), ApiError::from(error), "{path}"),
@@ -294,6 +300,13 @@ mod tests {
         check("/rooms/%C3%A9", Ok("é"));
         check("/rooms/100%25", Ok("100%"));
         check("/rooms/a+b", Ok("a+b"));
+        check("/rooms/-", Ok("-"));
+        check("/rooms/-?limit=5", Ok("-"));
+        check("/rooms/-?room=..", Ok(".."));
+        check("/rooms/-?limit=5&room=%2E", Ok("."));
+        check("/rooms/lobby?room=..", Ok("lobby"));
+        check("/rooms/-?room=", Err(RoomNameError::Empty));
+        check("/rooms/-?room=tailcast:x", Err(RoomNameError::Reserved));
         check("/rooms/", Err(RoomNameError::Empty));
         check("/rooms/%ff", Err(RoomNameError::NotUtf8));
         check("/rooms/a%00", Err(RoomNameError::Control));

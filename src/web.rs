@@ -60,6 +60,7 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         Asset::new("inbox.js", SCRIPT, include_str!("web/inbox.js")),
         Asset::new("messages.js", SCRIPT, include_str!("web/messages.js")),
         Asset::new("moderation.js", SCRIPT, include_str!("web/moderation.js")),
+        Asset::new("outbox.js", SCRIPT, include_str!("web/outbox.js")),
         Asset::new("people.js", SCRIPT, include_str!("web/people.js")),
         Asset::new("place.js", SCRIPT, include_str!("web/place.js")),
         Asset::new("reactions.js", SCRIPT, include_str!("web/reactions.js")),

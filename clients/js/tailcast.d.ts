@@ -1,10 +1,10 @@
 /** A client for tailcast. See README.md, and CONTRACT.md of the server. */
 
 /** An entry's ID, `ms-seq`. Within a room they strictly increase. */
-export type EntryId = string
+export type EntryId = `${bigint}-${bigint}`
 
-/** Where a room begins: `now`, `start`, what follows an ID, `last:50` or `ago:10m`. */
-export type Position = 'now' | 'start' | EntryId | `last:${number}` | `ago:${string}`
+/** Where a room begins: `now`, `start`, what follows an ID, `last:50` or `ago:10m`. `isPosition` checks a string. */
+export type Position = 'now' | 'start' | EntryId | `${bigint}` | `last:${bigint}` | `ago:${bigint}${'s' | 'm' | 'h' | 'd'}`
 
 /** A field's value: text, or bytes that are none. */
 export type Value = string | { base64: string }
@@ -98,43 +98,100 @@ export interface RoomEvents {
   ephemeral: Ephemeral
   /** A moderator has done something to this very user. */
   moderated: Moderated
-  state: { state: RoomState; error: TailcastError | null }
+  state: RoomStateEvent
 }
+
+/** `error` is there exactly if the room was refused. */
+export type RoomStateEvent = { state: 'joining' | 'joined' | 'left'; error: null } | { state: 'refused'; error: TailcastError }
 
 export type RoomState = 'joining' | 'joined' | 'refused' | 'left'
 
 export type ClientState = 'idle' | 'connecting' | 'open' | 'waiting' | 'closed'
 
+export type ClientStateEvent =
+  | { state: 'idle' }
+  | { state: 'connecting' | 'open'; url: string }
+  | {
+      state: 'waiting'
+      /** The close code of the last connection. */
+      code: number
+      reason: string
+      /** Until the next try. */
+      retryMs: number
+      attempt: number
+    }
+  | {
+      state: 'closed'
+      /** Why it was closed for good; null after `close()`. */
+      error: TailcastError | null
+      code: ErrorCode
+      reason: string
+    }
+
+/** What `error.code` can be. A later node may have further codes. */
+export type ErrorCode =
+  // Of this client.
+  | 'aborted'
+  | 'bad_path'
+  | 'closed'
+  | 'handshake_refused'
+  | 'network'
+  | 'offline'
+  | 'origin_not_allowed'
+  | 'queue_full'
+  | 'timeout'
+  | 'token'
+  | 'unauthorized'
+  // Of nodes.
+  | 'auth_unavailable'
+  | 'bad_from'
+  | 'bad_json'
+  | 'bad_request'
+  | 'bad_room'
+  | 'bad_user'
+  | 'banned'
+  | 'busy'
+  | 'draining'
+  | 'forbidden'
+  | 'internal'
+  | 'muted'
+  | 'not_found'
+  | 'not_replicated'
+  | 'reserved_field'
+  | 'room_too_fast'
+  | 'slow_mode'
+  | 'too_fast'
+  | 'too_large'
+  | 'too_many_fields'
+  | 'too_many_rooms'
+  | 'unauthenticated'
+  | `close_${number}`
+  | `http_${number}`
+  | (string & {})
+
 export interface ClientEvents {
-  state: {
-    state: ClientState
-    url?: string
-    /** Close code, or for `closed` a word. */
-    code?: number | string
-    reason?: string
-    /** Until the next try. */
-    retryMs?: number
-    attempt?: number
-    /** Why it was closed for good; null after `close()`. */
-    error?: TailcastError | null
-  }
+  /** Of the first socket. Rooms have a state of their own. */
+  state: ClientStateEvent
   /** It's known who the client is. */
   user: string
-  /** What belongs to no request and no room. */
+  /** What belongs to no request and no room. With `origin_not_allowed` and `handshake_refused` no socket opens though
+   * the network is there; the client goes on trying. */
   error: TailcastError
 }
 
 export interface Options {
   /** A JWT, or where to get one. It goes in the first frame, never in the URL; a function is asked
-   * again before each connection and before the token ends. */
-  token?: string | (() => string | Promise<string>)
+   * again before each connection and before the token ends. One that gives nothing is for an anonymous client. If it
+   * throws, or does not answer within `connectTimeout`, it's asked again later; only an `UnauthorizedError`, or an error
+   * whose `code` is `unauthorized`, ends the client. */
+  token?: string | null | (() => string | null | undefined | Promise<string | null | undefined>)
   /** Who to be, at nodes that believe anybody (`--auth none`). Elsewhere the token or cookie says so; if this says
    * the same, the inbox is there before any room is joined. */
   user?: string
   /** Where the user's inbox begins (default `now`), or false for none. */
   inbox?: Position | boolean
-  /** A WebSocket constructor, where there is no global one. */
-  WebSocket?: unknown
+  /** A WebSocket constructor, where there is no global one: of the package ws in Node before 22. */
+  WebSocket?: new (url: string, protocols: string[]) => object
   /** `fetch`, where there is no global one. */
   fetch?: typeof fetch
   /** Of HTTP requests; `include` for cookies of another origin. Default `same-origin`. */
@@ -147,8 +204,13 @@ export interface Options {
   /** Silence after which to ask whether the node is there, and for its answer, in ms. Default 20,000 and 10,000. */
   pingInterval?: number
   pongTimeout?: number
-  /** How long a publish is repeated, in ms, at most 240,000: nodes forget keys after 5 minutes. Default 60,000. */
+  /** How long a publish is repeated after it was first sent, in ms, at most 240,000: nodes forget keys after 5 minutes.
+   * Default 60,000. Until it's sent, it waits for a connection without end. */
   publishTimeout?: number
+  /** How many requests may wait for a connection or an answer, and how many bytes; more are refused with
+   * `queue_full`. Default 1,000 and 4,194,304. */
+  queueMax?: number
+  queueBytesMax?: number
   /** For any other answer, in ms. Default 30,000. */
   requestTimeout?: number
 }
@@ -158,8 +220,15 @@ export interface PublishOptions {
   key?: string
   /** Shown to whoever is there now, and not stored. */
   ephemeral?: boolean
-  /** In ms; see `publishTimeout`. */
+  /** In ms from the first time it's sent; see `publishTimeout`. */
   timeout?: number
+  /** Gives up, also before it's sent: the promise rejects with an `AbortedError`. */
+  signal?: AbortSignal
+  /** For a repeat under a `key` of an earlier page or process: when that was sent first, in Unix ms. Once 4 minutes have
+   * passed since then, it's not sent any more: the promise rejects with a `TimeoutError`. */
+  firstSentAt?: number
+  /** Called just before it's first sent, with the time in Unix ms. */
+  onFirstSend?: (at: number) => void
 }
 
 export interface Published {
@@ -168,7 +237,11 @@ export interface Published {
   id: EntryId | null
 }
 
-export type Message = string | Record<string, Value>
+/** Text, or fields. An interface of your own does as well, if its members are text or `{base64}`. */
+export type Message<Content = Record<string, Value>> = string | { [Name in keyof Content]: Value }
+
+/** What an object of fields has to be like, as a bound for itself: that lets interfaces in. */
+export type FieldsOf<Content> = object & { [Name in keyof Content]: Value }
 
 export interface Page {
   entries: Entry[]
@@ -203,6 +276,7 @@ declare class Emitter<Events> {
   off<Name extends keyof Events>(name: Name, listener: (event: Events[Name]) => void): void
 }
 
+/** One holder of a room: each `join` gives one. */
 export declare class Room extends Emitter<RoomEvents> {
   private constructor()
   readonly name: string
@@ -216,11 +290,12 @@ export declare class Room extends Emitter<RoomEvents> {
   readonly info: RoomInfo
   /** Resolves once it's joined for the first time; rejects if it's refused, with the same error as `error`. */
   readonly ready: Promise<Room>
-  publish(message: Message, options?: PublishOptions): Promise<Published>
+  publish<Content extends FieldsOf<Content>>(message: string | Content, options?: PublishOptions): Promise<Published>
   react(reaction: string): void
   moderate(act: Act): Promise<Done>
   /** A page, oldest first: the newest entries, those before an ID, or those after one. */
   history(query?: { before?: EntryId; after?: EntryId; limit?: number }): Promise<Page>
+  /** Leaves; other holders of the same room stay. */
   leave(): void
 }
 
@@ -231,17 +306,22 @@ export declare class Client extends Emitter<ClientEvents> {
   /** What is sent to this user. */
   readonly inbox: Room | null
   readonly rooms: Room[]
-  /** A room at once; of a client that was sent away for good, one that is `refused`. Throws a RefusedError for what
-   * can be no room or position, and a ClosedError after `close()`. */
+  /** A room at once: a holder of its own for each call, with its own `leave`. Without `from`, or with the same one before
+   * the room is joined, holders share what comes. Another `from`, or `presence` where the first holder has none, is a
+   * place of its own in the room, on another socket. Of a client that was sent away for good, the room is `refused`.
+   * Throws a RefusedError for what can be no room or position, and a ClosedError after `close()`. */
   join(room: string, options?: { from?: Position; presence?: boolean }): Room
-  publish(room: string, message: Message, options?: PublishOptions): Promise<Published>
-  sendTo(user: string, message: Message, options?: PublishOptions): Promise<Published>
+  publish<Content extends FieldsOf<Content>>(room: string, message: string | Content, options?: PublishOptions): Promise<Published>
+  sendTo<Content extends FieldsOf<Content>>(user: string, message: string | Content, options?: PublishOptions): Promise<Published>
+  /** A page, oldest first, without joining: the newest entries, those before an ID, or those after one. */
+  history(room: string, query?: { before?: EntryId; after?: EntryId; limit?: number }): Promise<Page>
   presence(room: string, options?: { limit?: number }): Promise<{
     count: number
     users: { user: string; name?: string; role?: LeadingRole; devices: number; since: number }[]
     truncated: boolean
   }>
   get<T = unknown>(path: string): Promise<T>
+  /** Throws `bad_path` for a path with `.` or `..` between slashes: a URL would lose it without a word. */
   request<T = unknown>(method: string, path: string, body?: unknown): Promise<T>
   /** Tries now, if it waits for the next try. */
   reconnect(): void
@@ -251,12 +331,21 @@ export declare class Client extends Emitter<ClientEvents> {
 export declare function connect(urls: string | string[], options?: Options): Client
 
 export declare class TailcastError extends Error {
-  code: string
+  constructor(
+    code: ErrorCode,
+    message: string,
+    details?: { retryMs?: number; room?: string; status?: number; key?: string; sent?: boolean; cause?: unknown },
+  )
+  code: ErrorCode
   /** When it makes sense to try again, in ms. */
   retryMs?: number
   room?: string
   /** Of HTTP. */
   status?: number
+  /** Of a publish that was not answered: repeat it under this key, within 4 minutes of its first sending, to be sure. */
+  key?: string
+  /** Of a request that was not answered: whether it was sent, so that it may have been done. */
+  sent?: boolean
 }
 
 /** A node said no. */
@@ -265,11 +354,21 @@ export declare class RefusedError extends TailcastError {}
 /** The client was closed before there was an answer. */
 export declare class ClosedError extends TailcastError {}
 
-/** No answer in time: it may be done all the same. */
-export declare class TimeoutError extends TailcastError {
-  /** Repeat the publish under this key, within 5 minutes, to be sure. */
-  key?: string
+/** A publish was aborted by its signal, whose reason is the `cause`. */
+export declare class AbortedError extends TailcastError {}
+
+/** To be thrown by a `token` function: there is no token, and asking again will not help. It ends the client. */
+export declare class UnauthorizedError extends TailcastError {
+  constructor(message?: string)
 }
+
+/** No answer in time: it may have been done. */
+export declare class TimeoutError extends TailcastError {
+  constructor(message: string, details?: { key?: string; room?: string; sent?: boolean })
+}
+
+/** Whether a text can be the `from` of a room. */
+export declare function isPosition(text: string): text is Position
 
 /** Orders two IDs: negative if `a` is the earlier one. */
 export declare function compareIds(a: EntryId, b: EntryId): number

@@ -1,10 +1,15 @@
 // A client for tailcast, over its JSON WebSocket format (CONTRACT.md). No dependency; for browsers, and
-// for Node with the global WebSocket or the package `ws`.
+// for Node with the global WebSocket (Node 22 or later) or with the package `ws`.
 //
-// One socket carries any number of rooms. What it promises to whoever listens: the IDs of one room
-// strictly increase, and between two entries there is no other one unless a `gap` said so in that place,
-// over any number of reconnects and nodes. What it promises to whoever publishes: each publish has an
-// idempotency key and is repeated until it is answered, so that it's stored once.
+// What it promises to a listener: the IDs of one room strictly increase, and no entry lies between two
+// of them unless a `gap` said so in that place, over any number of reconnects and nodes. What it promises
+// to a publisher: each publish has an idempotency key and is repeated until it is answered, so that it's
+// stored once.
+//
+// The classes, from the outside in: `Client` (rooms, requests, HTTP); `Room`, which `join` returns (one
+// holder of a channel); `Channel` (a room from one position on, shared by its holders); `Link` (one socket
+// and the channels on it). A socket can be in a room once, and in as many rooms as the node lets it
+// (`--max-rooms`). A channel that finds no place on the sockets there are gets another socket.
 
 const SUBPROTOCOL = 'tailcast.json'
 
@@ -15,8 +20,17 @@ const FRAMES_AT_ONCE = 50
 /** Requests that wait for an answer at a time; half of a node's `--max-in-flight`. */
 const IN_FLIGHT = 32
 
-/** A node remembers an idempotency key for 5 minutes (`--idempotency-window`): later repeats could be stored twice. */
-const PUBLISH_TIMEOUT_MAX = 240_000
+/**
+ * How long a publish may be repeated after it was sent first, in ms. A node remembers an idempotency key for
+ * 5 minutes (`--idempotency-window`): a later repeat could be stored twice.
+ */
+const REPEAT_MAX = 240_000
+
+/** Connections in a row that end with one of the codes of `DOUBTFUL_CODES` before the client gives up. */
+const DOUBTS_MAX = 3
+
+/** Tokens in a row that a node may refuse before the client gives up, if a function gives them. */
+const TOKENS_MAX = 3
 
 const DEFAULTS = {
   backoffMin: 200,
@@ -26,23 +40,34 @@ const DEFAULTS = {
   pongTimeout: 10_000,
   publishTimeout: 60_000,
   requestTimeout: 30_000,
+  queueMax: 1_000,
+  queueBytesMax: 4_194_304,
 }
 
-/** Close codes after which nothing helps but another request: CONTRACT.md's table. */
-const FINAL_CODES = new Set([1002, 1003, 1007, 1008, 1009, 1010, 4400])
+/** Close codes by which a node says that another connection can't help: CONTRACT.md's table. */
+const FINAL_CODES = new Set([1008, 4400])
+
+/** Close codes that say the same, but that a broken proxy can cause as well: one alone does not count. */
+const DOUBTFUL_CODES = new Set([1002, 1003, 1007, 1009, 1010])
 
 /** Refusals that pass: the publish is repeated under its key. */
 const PASSING_CODES = new Set(['redis_unavailable', 'redis_loading', 'redis_read_only', 'busy', 'unknown_outcome'])
 
-/** What can go wrong. `code` is a word for programs: a node's own, or one of `closed`, `timeout`, `offline`, `network`. */
+/** What a room and a client tell of. */
+const ROOM_EVENTS = ['entry', 'gap', 'presence', 'reactions', 'room', 'deleted', 'ephemeral', 'moderated', 'state']
+const CLIENT_EVENTS = ['state', 'user', 'error']
+
+/** What can go wrong. `code` is a word for programs: the node's own, or one of this client's (tailcast.d.ts). */
 export class TailcastError extends Error {
-  constructor(code, message, { retryMs, room, status } = {}) {
-    super(message)
+  constructor(code, message, { retryMs, room, status, key, sent, cause } = {}) {
+    super(message, cause === undefined ? undefined : { cause })
     this.name = new.target.name
     this.code = code
     this.retryMs = retryMs
     this.room = room
     this.status = status
+    this.key = key
+    this.sent = sent
   }
 }
 
@@ -52,11 +77,20 @@ export class RefusedError extends TailcastError {}
 /** The client was closed, or was sent away for good, before there was an answer. */
 export class ClosedError extends TailcastError {}
 
-/** No answer in time. A publish may be stored all the same; repeat it under its key to find out. */
+/** A publish was aborted by its signal. If `sent` is true, it may have been stored. */
+export class AbortedError extends TailcastError {}
+
+/** To be thrown by a `token` function: there is no token, and asking again will not help. It ends the client. */
+export class UnauthorizedError extends TailcastError {
+  constructor(message = 'there is no token for this user') {
+    super('unauthorized', message)
+  }
+}
+
+/** No answer in time. A publish may have been stored; repeat it under its key to find out. */
 export class TimeoutError extends TailcastError {
-  constructor(message, { key, room } = {}) {
-    super('timeout', message, { room })
-    this.key = key
+  constructor(message, details) {
+    super('timeout', message, details)
   }
 }
 
@@ -70,6 +104,11 @@ export function compareIds(a, b) {
 /** When an entry was stored, by its ID: Unix milliseconds. */
 export function timeOf(id) {
   return Number(id.split('-', 1)[0])
+}
+
+/** Whether a text can be the `from` of a room. */
+export function isPosition(text) {
+  return typeof text === 'string' && /^(now|start|\d+(-\d+)?|last:\d+|ago:\d+[smhd])$/.test(text)
 }
 
 /** Numbers without leading zeros, which may be larger than a JavaScript number is exact. */
@@ -92,20 +131,31 @@ export function connect(urls, options = {}) {
 class Emitter {
   #listeners = new Map()
 
+  constructor(names) {
+    for (const name of names) this.#listeners.set(name, [])
+  }
+
+  /** Calls `listener` with each event of that name; returns a function that ends it. */
   on(name, listener) {
-    const listeners = this.#listeners.get(name) ?? []
+    const listeners = this.#of(name)
+    if (typeof listener !== 'function') throw new TypeError(`on('${name}'): give a function`)
     this.#listeners.set(name, [...listeners, listener])
     return () => this.off(name, listener)
   }
 
   off(name, listener) {
-    const listeners = this.#listeners.get(name) ?? []
-    this.#listeners.set(name, listeners.filter((other) => other !== listener))
+    this.#listeners.set(name, this.#of(name).filter((other) => other !== listener))
   }
 
-  /** Calls the listeners in order. One that throws must not keep the others, or the next frame, from going on. */
+  #of(name) {
+    const listeners = this.#listeners.get(name)
+    if (listeners) return listeners
+    throw new TypeError(`there is no event '${String(name)}'; there are ${[...this.#listeners.keys()].join(', ')}`)
+  }
+
+  /** Calls the listeners in order. A listener that throws must not keep the others, or the next frame, from going on. */
   _emit(name, event) {
-    for (const listener of this.#listeners.get(name) ?? []) {
+    for (const listener of this.#of(name)) {
       try {
         listener(event)
       } catch (error) {
@@ -117,43 +167,61 @@ class Emitter {
   }
 }
 
-/** One room of a client; made by `client.join`. */
+/**
+ * What `join` returns: one holder of a channel. Each holder has its own listeners, state and end; what the room
+ * is like belongs to the channel.
+ */
 class Room extends Emitter {
-  /** The room's name. The inbox has none before it's known who the user is. */
-  name
   /** `joining`, `joined`, `refused` or `left`. */
   state = 'joining'
   /** Why it was refused. */
   error = null
-  /** The ID to resume from: of the last entry that came, or where the room began. */
-  cursor
-  /** Who is here, by user, if `presence` was asked for and the room is not too large. */
-  members = new Map()
-  /** How many are here. */
-  count = 0
-  /** How often each reaction was given. */
-  reactions = new Map()
-  /** How the room stands. */
-  info = { closed: false, slow: 0, pin: null, announcement: null, topic: null, properties: {} }
   /** Resolves with the room once it's joined for the first time; rejects if it's refused. */
   ready
 
   #client
-  #from
+  #channel
   #ready
-  #resetting
 
-  constructor(client, name, { from, presence } = {}) {
-    super()
+  constructor(client, channel) {
+    super(ROOM_EVENTS)
     this.#client = client
-    this.name = name
-    this.#from = from ?? 'now'
-    this.presence = presence ?? false
-    if (typeof from === 'string' && /^\d+-\d+$/.test(from)) this.cursor = from
+    this.#channel = channel
     this.ready = new Promise((resolve, reject) => {
       this.#ready = { resolve, reject }
     })
     this.ready.catch(() => {})
+    channel.add(this)
+  }
+
+  /** The room's name. The inbox has none before it's known who the user is. */
+  get name() {
+    return this.#channel.name
+  }
+
+  /** The ID to resume from: of the last entry that came, or where the room began. */
+  get cursor() {
+    return this.#channel.cursor
+  }
+
+  /** Who is here, by user, if `presence` was asked for and the room is not too large. */
+  get members() {
+    return this.#channel.members
+  }
+
+  /** How many are here. */
+  get count() {
+    return this.#channel.count
+  }
+
+  /** How often each reaction was given. */
+  get reactions() {
+    return this.#channel.reactions
+  }
+
+  /** How the room stands. */
+  get info() {
+    return this.#channel.info
   }
 
   /** Publishes text or fields: `{id, room}` once it's stored. */
@@ -172,56 +240,130 @@ class Room extends Emitter {
   }
 
   /** A page of history, oldest first; `next` goes on where it ends, in the direction that was asked for. */
-  async history({ before, after, limit = 50 } = {}) {
+  async history(query) {
     if (this.name === null) throw new TailcastError('offline', 'it is not known yet whose inbox this is')
-    const query = new URLSearchParams({ limit: String(limit) })
-    if (after !== undefined) query.set('after', after)
-    if (before !== undefined) query.set('before', before)
-    const backwards = after === undefined
-    if (backwards) query.set('order', 'desc')
-    const page = await this.#client.get(`/rooms/${encodeURIComponent(this.name)}?${query}`)
-    if (backwards) page.entries.reverse()
-    return { entries: page.entries, next: page.next }
+    return this.#client.history(this.name, query)
   }
 
-  /** Leaves. The object can't be used again; join anew. */
+  /** Leaves; other holders of the same room stay. The object can't be used again; join anew. */
   leave() {
     if (this.state === 'left') return
-    this.#client._leave(this)
     this._to('left')
-  }
-
-  /** Where the next join begins. */
-  get _position() {
-    return this.cursor ?? this.#from
+    this.#channel.remove(this)
+    if (this.#channel.isUnheld) this.#client._leave(this.#channel)
   }
 
   _to(state, error = null) {
-    if (state !== 'joined') clearTimeout(this.#resetting)
     if (this.state === state && error === null) return
     this.state = state
     this.error = error
+    if (state === 'joined') this.#ready.resolve(this)
     if (state === 'refused') this.#ready.reject(error)
-    if (state === 'left') this.#ready.reject(new ClosedError('closed', 'the room was left'))
+    if (state === 'left') this.#ready.reject(new ClosedError('closed', 'the room was left', { room: this.name }))
     this._emit('state', { state, error })
   }
 
-  _onJoined(head) {
-    this.cursor ??= head
-    this.reactions.clear()
+  /** Comes to a channel that is joined already: is told what the others were told when they joined. */
+  _catchUp() {
+    const channel = this.#channel
+    if (this.state !== 'joining' || channel.state !== 'joined') return
     this._to('joined')
-    this.#ready.resolve(this)
-    // A node says how the room stands right after; of a room that is as rooms are, it says nothing.
-    const { closed, slow, pin, announcement, topic, properties } = this.info
-    if (closed || slow || pin || announcement || topic || Object.keys(properties).length > 0) {
-      clearTimeout(this.#resetting)
-      this.#resetting = setTimeout(() => this._onInfo({ topic: null, properties: {} }), 1_000)
-    }
+    if (channel.isSpecial) this._emit('room', channel.info)
+    if (!channel.presence || !channel.isCounted) return
+    const { name: room, members, count } = channel
+    this._emit('presence', { members, count, join: [...members.values()], leave: [], room })
   }
 
-  _onFrame(frame) {
-    // Of an earlier stay in a room that was left and joined again; `joined` comes first.
+  /** Tells its listeners, unless one of another holder's has made it leave just now. */
+  _take(name, event) {
+    if (this.state !== 'left') this._emit(name, event)
+  }
+}
+
+/** A room from one position on, on one socket. Its holders get the same events. */
+class Channel {
+  state = 'joining'
+  cursor
+  members = new Map()
+  count = 0
+  reactions = new Map()
+  info = { closed: false, slow: 0, pin: null, announcement: null, topic: null, properties: {} }
+  /** Whether the node has said who is here. */
+  isCounted = false
+  /** The socket that it's on. */
+  link = null
+
+  #holders = new Set()
+  #wasJoined = false
+  #resetting
+
+  constructor(name, { from = 'now', presence = false } = {}) {
+    this.name = name
+    this.from = from
+    this.presence = presence
+    if (typeof from === 'string' && /^\d+-\d+$/.test(from)) this.cursor = from
+  }
+
+  add(room) {
+    this.#holders.add(room)
+    if (this.state === 'joined') queueMicrotask(() => room._catchUp())
+  }
+
+  remove(room) {
+    this.#holders.delete(room)
+  }
+
+  get holders() {
+    return [...this.#holders]
+  }
+
+  get isUnheld() {
+    return this.#holders.size === 0
+  }
+
+  /** Whether a holder that asks for this gets it here. Without a `from`, it takes what comes from now on. */
+  suits(from, presence) {
+    if (this.state === 'refused' || (presence && !this.presence)) return false
+    const isSame = from === this.from && (from === 'now' || !this.#wasJoined)
+    return from === undefined || isSame || from === this.cursor
+  }
+
+  /** Where the next join begins. */
+  get position() {
+    return this.cursor ?? this.from
+  }
+
+  /** Whether it stands otherwise than rooms do at first. */
+  get isSpecial() {
+    const { closed, slow, pin, announcement, topic, properties } = this.info
+    return Boolean(closed || slow || pin || announcement || topic || Object.keys(properties).length > 0)
+  }
+
+  to(state, error = null) {
+    if (state !== 'joined') clearTimeout(this.#resetting)
+    this.state = state
+    for (const room of this.holders) room._to(state, error)
+  }
+
+  /** Tells its holders; a holder that is added meanwhile is told of the next event on. */
+  _emit(name, event) {
+    for (const room of this.holders) room._take(name, event)
+  }
+
+  onJoined(head) {
+    this.cursor ??= head
+    this.#wasJoined = true
+    this.reactions.clear()
+    this.to('joined')
+    // A node says how the room stands right after. Of a room that stands as rooms do at first, it says nothing.
+    if (!this.isSpecial) return
+    clearTimeout(this.#resetting)
+    this.#resetting = setTimeout(() => this.#onInfo({ topic: null, properties: {} }), 1_000)
+  }
+
+  onFrame(frame) {
     if (this.state !== 'joined') return
+    for (const room of this.holders) room._catchUp()
     switch (frame.type) {
       case 'entry':
         // Never again, nor out of order, whatever comes.
@@ -242,7 +384,7 @@ class Room extends Emitter {
         return
       case 'room':
         clearTimeout(this.#resetting)
-        return this._onInfo(frame)
+        return this.#onInfo(frame)
       case 'deleted':
         this._emit('deleted', { id: frame.id, room: this.name })
         return
@@ -254,7 +396,7 @@ class Room extends Emitter {
     }
   }
 
-  _onInfo({ closed = false, slow = 0, pin = null, announcement = null, topic, properties }) {
+  #onInfo({ closed = false, slow = 0, pin = null, announcement = null, topic, properties }) {
     this.info = {
       closed,
       slow,
@@ -273,14 +415,15 @@ class Room extends Emitter {
     // Large rooms tell their number only.
     if (frame.join.length + frame.leave.length === 0 && !frame.all) this.members.clear()
     this.count = frame.count
+    this.isCounted = true
     this._emit('presence', { members: this.members, count: this.count, join: frame.join, leave: frame.leave, room: this.name })
   }
 }
 
 class Client extends Emitter {
-  /** `idle` (nothing to be connected for), `connecting`, `open`, `waiting` or `closed`. */
+  /** `idle` (nothing to be connected for), `connecting`, `open`, `waiting` or `closed`: of the first socket. */
   state = 'idle'
-  /** Who the client is, once that is known; null before, and for who is nobody. */
+  /** The user that the client is, once that is known; null before, and for an anonymous one. */
   user = null
   /** What is sent to this user, as a room; null with `inbox: false`. */
   inbox = null
@@ -288,67 +431,76 @@ class Client extends Emitter {
   #urls
   #options
   #WebSocket
-  #url = 0
-  #rooms = new Map()
-  #home = null
-  #socket = null
-  #isOpen = false
-  #attempts = 0
-  #rejected = 0
-  #waitMs = null
-  #timers = new Map()
+  /** The sockets; the first one carries the inbox. */
+  #links
+  /** The socket that requests go over. It stays the same as long as it is open, so that their order is kept. */
+  #speaker = null
+  /** How many rooms a socket may be in, once a node has said so. */
+  #roomsPerSocket = Infinity
+  /** Publishes and other requests that are not answered yet, in their order. */
   #requests = new Map()
+  #queuedBytes = 0
   #count = 0
   #prefix = randomText()
-  #frames = []
-  #budget = FRAMES_AT_ONCE
-  #rate = FRAMES_PER_SECOND
-  #refilled = 0
-  #scheduled = false
+  #asking = null
+  #diagnosed = null
   #unlisten = () => {}
-  /** Why a node sent the client away for good. */
+  /** Why the client was sent away for good. */
   #ended = null
 
   constructor(urls, options) {
-    super()
+    super(CLIENT_EVENTS)
     const list = (Array.isArray(urls) ? urls : [urls]).map(baseOf)
     if (list.length === 0) throw new TypeError('connect: give the URL of a node')
     this.#urls = list
     this.#options = { ...DEFAULTS, ...options }
     this.#WebSocket = options.WebSocket ?? globalThis.WebSocket
-    if (!this.#WebSocket) throw new TypeError('connect: there is no WebSocket here; pass `WebSocket`, as of the package ws')
+    if (typeof this.#WebSocket !== 'function') {
+      throw new TypeError(
+        'connect: there is no WebSocket here (Node has one from version 22 on): install the package ws, ' +
+          "and write import { WebSocket } from 'ws' and connect(url, { WebSocket })",
+      )
+    }
     if (options.user !== undefined && options.user !== null) this.user = String(options.user)
+    const main = new Link(this)
+    this.#links = [main]
     if (options.inbox !== false) {
       const from = options.inbox === true ? 'now' : options.inbox
-      this.inbox = new Room(this, this.user ? `@${this.user}` : null, { from })
+      if (from !== undefined) checkPosition(from)
+      main.inbox = new Channel(this.user ? `@${this.user}` : null, { from })
+      main.inbox.link = main
+      this.inbox = new Room(this, main.inbox)
     }
     this.#listen()
-    if (this.user && this.inbox) this.#schedule()
+    if (this.user && this.inbox) main.schedule()
   }
 
   /**
-   * Joins a room, or gives the one that was joined already. Of a client that was sent away for good, it's
-   * refused as the others are; after `close()` there is none.
+   * Joins a room: a holder of its own for each call. Holders share a channel where they ask for the same; a
+   * holder that asks for another position, or for presence where there is none, gets a channel of its own on
+   * another socket. If the client was sent away for good, the room is refused; after `close()` this throws.
    */
-  join(name, { from, presence } = {}) {
+  join(name, { from, presence = false } = {}) {
     if (this.state === 'closed' && !this.#ended) throw new ClosedError('closed', 'the client is closed')
-    const known = this.#rooms.get(name)
-    if (known) return known
-    check(name, from)
-    const room = new Room(this, name, { from, presence })
+    checkName(name)
+    if (from !== undefined) checkPosition(from)
     if (this.#ended) {
-      room._to('refused', this.#ended)
+      const channel = new Channel(name, { from, presence })
+      const room = new Room(this, channel)
+      channel.to('refused', this.#ended)
       return room
     }
-    this.#rooms.set(name, room)
-    if (this.#isOpen) this.#sendJoin(room)
-    else this.#schedule()
+    const shared = this.#channels().find((channel) => channel.name === name && channel.suits(from, presence))
+    if (shared) return new Room(this, shared)
+    const channel = new Channel(name, { from, presence })
+    const room = new Room(this, channel)
+    this.#place(channel)
     return room
   }
 
-  /** The rooms it is in, or wants to be in. */
+  /** The rooms it is in, or wants to be in, one for each `join`. */
   get rooms() {
-    return [...this.#rooms.values()]
+    return this.#links.flatMap((link) => [...link.channels.values()]).flatMap((channel) => channel.holders)
   }
 
   /** Publishes to a room without joining it. */
@@ -362,8 +514,18 @@ class Client extends Emitter {
   }
 
   /** Who is in a room, without joining it. */
-  presence(room, { limit = 100 } = {}) {
-    return this.get(`/rooms/${encodeURIComponent(room)}/presence?limit=${limit}`)
+  async presence(room, { limit = 100 } = {}) {
+    checkName(room)
+    return this.get(roomPath(room, '/presence', { limit }))
+  }
+
+  /** A page of a room's history, oldest first, without joining it. */
+  async history(room, { before, after, limit = 50 } = {}) {
+    checkName(room)
+    const isBackwards = after === undefined
+    const page = await this.get(roomPath(room, '', { limit, after, before, order: isBackwards ? 'desc' : undefined }))
+    if (isBackwards) page.entries.reverse()
+    return { entries: page.entries, next: page.next }
   }
 
   /** A GET over HTTP with this client's credentials, of whichever node answers: its JSON. */
@@ -373,14 +535,15 @@ class Client extends Emitter {
 
   /** A request over HTTP with this client's credentials. Only a GET is repeated at another node. */
   async request(method, path, body) {
+    checkPath(path)
     const fetch = this.#options.fetch ?? globalThis.fetch
     const headers = { Accept: 'application/json' }
-    const token = await this.#token()
+    const token = await this._token()
     if (token) headers.Authorization = `Bearer ${token}`
     if (body !== undefined) headers['Content-Type'] = 'application/json'
     let failure
     for (let tried = 0; tried < (method === 'GET' ? this.#urls.length : 1); tried++) {
-      const url = new URL(this.#urls[(this.#url + tried) % this.#urls.length].http + path)
+      const url = new URL(this._url(this.#links[0].url + tried).http + path)
       if (this.#options.user && !token) url.searchParams.set('user', this.#options.user)
       let response
       let text
@@ -394,7 +557,7 @@ class Client extends Emitter {
         })
         text = await response.text()
       } catch (error) {
-        failure = new TailcastError('network', `${method} ${path}: ${error.message}`)
+        failure = new TailcastError('network', `${method} ${path}: ${error.message}`, { cause: error })
         continue
       }
       const json = parse(text)
@@ -412,67 +575,290 @@ class Client extends Emitter {
 
   /** Connects at once, if it is waiting for the next try. */
   reconnect() {
-    if (this.state !== 'waiting') return
-    this.#stopTimer('reconnect')
-    this.#open()
+    for (const link of this.#links) link.reconnect()
   }
 
   /** Ends it: rooms are left, and what is not answered yet fails. */
   close() {
-    this.#end(new ClosedError('closed', 'the client is closed'))
+    this._end(new ClosedError('closed', 'the client is closed'))
   }
 
-  // Rooms and requests.
+  // Rooms, and the sockets that they are on.
 
-  _leave(room) {
-    this.#rooms.delete(room.name)
-    if (this.#isOpen) this.#write({ type: 'leave', room: room.name })
-    if (this.#rooms.size === 0 && !this.#homeName()) this.#rest()
+  #channels() {
+    return this.#links.flatMap((link) => [...(link.inbox ? [link.inbox] : []), ...link.channels.values()])
   }
 
-  _publish(target, message, { key, ephemeral = false, timeout } = {}) {
+  /** Puts a channel on the first socket that has a place for it. */
+  #place(channel) {
+    let link = this.#links.find((link) => link.hasPlaceFor(channel.name, this.#roomsPerSocket))
+    if (!link) {
+      link = new Link(this)
+      this.#links.push(link)
+    }
+    link.add(channel)
+  }
+
+  /** The node lets this socket into no more rooms: these channels go to other ones. */
+  _onFull(link, count, channels) {
+    this.#roomsPerSocket = Math.min(this.#roomsPerSocket, count)
+    for (const channel of channels) this.#place(channel)
+  }
+
+  _leave(channel) {
+    channel.link?.remove(channel)
+    this._tidy()
+  }
+
+  /** Lets go of the sockets that carry nothing. The first one is kept, as long as there is no other. */
+  _tidy() {
+    const isNeeded = (link) => link.homeName() !== null
+    const left = this.#links.filter(isNeeded)
+    if (left.length === 0) left.push(this.#links[0])
+    for (const link of this.#links) if (!isNeeded(link)) link.rest()
+    const [main] = left
+    const [before] = this.#links
+    this.#links = left
+    if (main !== before) {
+      main.inbox = before.inbox
+      before.inbox = null
+      if (main.inbox) main.inbox.link = main
+      this._onState(main, main.told)
+    }
+    this._flush()
+  }
+
+  _isMain(link) {
+    return this.#links[0] === link
+  }
+
+  /** A room for the URL of a socket that is there for requests alone: '' is the node's default room. */
+  _wantedRoom() {
+    for (const { room } of this.#requests.values()) if (room) return room
+    if (this.#requests.size === 0) return null
+    return this.user ? `@${this.user}` : ''
+  }
+
+  /** A user is known by name now. */
+  _is(user) {
+    if (this.user !== user) {
+      this.user = user
+      this._emit('user', user)
+    }
+    const [main] = this.#links
+    if (!main.inbox || main.inbox.name === `@${user}`) return
+    main.inbox.name = `@${user}`
+    const same = main.channels.get(main.inbox.name)
+    if (!same) return
+    main.makeWayForInbox(same)
+    this.#place(same)
+  }
+
+  // What sockets ask of their client.
+
+  _url(number) {
+    return this.#urls[number % this.#urls.length]
+  }
+
+  get _options() {
+    return this.#options
+  }
+
+  _connect(url) {
+    return new this.#WebSocket(url, [SUBPROTOCOL])
+  }
+
+  /** The token to use now. Sockets that ask at the same time share one answer. */
+  _token() {
+    const { token } = this.#options
+    if (typeof token !== 'function') return Promise.resolve(token)
+    this.#asking ??= this.#ask(token).finally(() => {
+      this.#asking = null
+    })
+    return this.#asking
+  }
+
+  /** Asks the application for a token. What it throws passes, unless it says that it does not. */
+  async #ask(token) {
+    let timer
+    const wait = this.#options.connectTimeout
+    const late = new Promise((_, reject) => {
+      timer = setTimeout(() => reject(new TailcastError('token', `the token function did not answer in ${wait} ms`)), wait)
+    })
+    try {
+      return await Promise.race([token(), late])
+    } catch (error) {
+      if (error instanceof TailcastError) throw error
+      const code = error?.code === 'unauthorized' ? 'unauthorized' : 'token'
+      throw new TailcastError(code, `the token function failed: ${error?.message ?? error}`, { cause: error })
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  _onState(link, event) {
+    if (!this._isMain(link) || this.state === 'closed') return
+    this.state = event.state
+    this._emit('state', event)
+  }
+
+  _onOpen() {
+    this.#diagnosed = null
+  }
+
+  /** Says once per outage why no socket opens, if that can be found out over HTTP. */
+  async _diagnose(number, cause) {
+    const found = await diagnose(this._url(number), this.#options.fetch ?? globalThis.fetch, cause)
+    if (!found || this.#diagnosed === found.code || this.state === 'closed' || this.#links.some((link) => link.isOpen)) return
+    this.#diagnosed = found.code
+    this._emit('error', found)
+  }
+
+  /** A socket has ended: what was sent over it is sent anew over another one, as far as it may be repeated. */
+  _onLost(link) {
+    if (this.#speaker !== link) return
+    this.#speaker = null
+    if (this.state === 'closed') return
+    for (const request of [...this.#requests.values()]) {
+      if (request.isWritten && !request.repeats) {
+        this.#fail(request, new TimeoutError('the connection was lost before there was an answer', { room: request.room, sent: true }))
+      }
+      request.isSent = false
+    }
+  }
+
+  _onTooFast(link) {
+    if (this.#speaker !== link) return
+    for (const request of this.#requests.values()) request.isSent = !request.repeats && request.isWritten
+    this._flush()
+  }
+
+  /** A frame was larger than the node takes: the largest one that was on its way, most likely. */
+  _onTooLarge(reason) {
+    const sent = [...this.#requests.values()].filter((request) => request.isWritten)
+    const largest = sent.sort((a, b) => b.size - a.size)[0]
+    if (!largest) return false
+    this.#fail(largest, new RefusedError('too_large', reason || 'the frame is too large', { room: largest.room }))
+    return true
+  }
+
+  /** The client may not be in a room that requests are for: nor can they be sent from there. */
+  _onForbidden(name, error) {
+    error.room = name
+    for (const request of [...this.#requests.values()]) if (request.room === name) this.#fail(request, error)
+  }
+
+  _onAnswer(frame) {
+    const request = this.#requests.get(frame.ref)
+    if (!request) return
+    this.#settle(request)
+    const { type, ref, ...answer } = frame
+    request.resolve(answer)
+  }
+
+  /** Whether an error was the answer to a request. */
+  _onRefusal(frame, error) {
+    const request = this.#requests.get(frame.ref)
+    if (!request) return false
+    if (request.repeats && PASSING_CODES.has(frame.code)) this.#again(request)
+    else this.#fail(request, error)
+    return true
+  }
+
+  // Publishes and other requests.
+
+  _publish(target, message, options = {}) {
+    const { key, ephemeral = false, timeout, signal, firstSentAt, onFirstSend } = options
     if (typeof message !== 'string' && (message === null || typeof message !== 'object' || Array.isArray(message))) {
-      const text = 'a message is text, or an object of fields, as {text: "hello"}; a value is text, or {base64: "…"}'
+      const text = 'a message is text, or an object of fields, as in {text: "hello"}; a value is text, or {base64: "…"}'
       return Promise.reject(new RefusedError('bad_request', text))
     }
     const content = typeof message === 'string' ? { message } : { fields: message }
     const frame = { type: 'publish', ...target, ...content }
     if (ephemeral) {
-      if (!this.#isOpen) return Promise.reject(new TailcastError('offline', 'there is no connection to show it over'))
+      if (!this.#openLink()) return Promise.reject(new TailcastError('offline', 'there is no connection to show it over'))
       frame.ephemeral = true
-    } else {
-      frame.key = key ?? `${this.#prefix}-${this.#count}`
+      return this._request(frame, { timeout, signal })
     }
-    const most = timeout ?? this.#options.publishTimeout
-    return this._request(frame, { timeout: Math.min(most, PUBLISH_TIMEOUT_MAX), repeats: !ephemeral })
+    frame.key = key ?? `${this.#prefix}-${this.#count}`
+    const most = Math.min(timeout ?? this.#options.publishTimeout, REPEAT_MAX)
+    return this._request(frame, { timeout: most, repeats: true, signal, firstSentAt, onFirstSend })
   }
 
-  /** Sends what is not repeated and not answered. */
+  /** Sends a frame that is neither repeated nor answered. */
   _now(frame) {
-    if (!this.#isOpen) throw new TailcastError('offline', 'there is no connection')
-    this.#write(frame)
+    const link = this.#openLink()
+    if (!link) throw new TailcastError('offline', 'there is no connection')
+    link.write(frame)
   }
 
-  _request(frame, { timeout = this.#options.requestTimeout, repeats = false } = {}) {
-    if (this.state === 'closed') return Promise.reject(new ClosedError('closed', 'the client is closed'))
+  /** The socket that requests go over; null without one. */
+  #openLink() {
+    if (!this.#speaker?.isOpen) this.#speaker = this.#links.find((link) => link.isOpen) ?? null
+    return this.#speaker
+  }
+
+  /**
+   * Sends a request as soon as there is a connection. If it `repeats`, it waits for one without end, and its
+   * time runs from when it's first written to a socket; otherwise from now.
+   */
+  _request(frame, { timeout = this.#options.requestTimeout, repeats = false, signal, firstSentAt = null, onFirstSend } = {}) {
+    const { room, key } = frame
+    if (this.state === 'closed') return Promise.reject(new ClosedError('closed', 'the client is closed', { room, key, sent: firstSentAt !== null }))
     const ref = ++this.#count
     return new Promise((resolve, reject) => {
-      const request = { ref, frame: { ...frame, ref }, resolve, reject, repeats, isSent: false, tries: 0, timer: null, again: null }
-      request.timer = setTimeout(() => {
-        this.#settle(request)
-        reject(new TimeoutError('no answer in time; it may be done all the same', { key: frame.key, room: frame.room }))
-      }, timeout)
+      // Made here once: what can't be JSON is refused before it's in the queue.
+      const text = JSON.stringify({ ...frame, ref })
+      const size = new TextEncoder().encode(text).length
+      const request = { ref, size, room, key, text, timeout, repeats, signal, firstSentAt, onFirstSend, resolve, reject }
+      Object.assign(request, { isSent: false, isWritten: false, tries: 0, timer: null, again: null, onAbort: null })
+      if (signal?.aborted) return reject(aborted(request))
+      if (repeats && firstSentAt !== null && Date.now() - firstSentAt >= REPEAT_MAX) return reject(unanswered(request))
+      const { queueMax, queueBytesMax } = this.#options
+      if (this.#requests.size >= queueMax || this.#queuedBytes + size > queueBytesMax) {
+        const most = `${queueMax} requests or ${queueBytesMax} bytes (queueMax, queueBytesMax)`
+        return reject(new TailcastError('queue_full', `too much waits for a connection, ${most}; try again later`, { room }))
+      }
       this.#requests.set(ref, request)
-      this.#flush()
-      this.#schedule()
+      this.#queuedBytes += size
+      if (!repeats || firstSentAt !== null) this.#startTimer(request)
+      if (signal) {
+        request.onAbort = () => this.#fail(request, aborted(request))
+        signal.addEventListener('abort', request.onAbort)
+      }
+      this._flush()
+      this.#links[0].schedule()
     })
+  }
+
+  #startTimer(request) {
+    const { firstSentAt, timeout, repeats } = request
+    const left = repeats && firstSentAt !== null ? Math.min(timeout, REPEAT_MAX - (Date.now() - firstSentAt)) : timeout
+    request.timer = setTimeout(() => this.#fail(request, unanswered(request)), left)
+  }
+
+  /** It is written to a socket now. */
+  #onWrite(request) {
+    request.isWritten = true
+    if (request.firstSentAt !== null) return
+    request.firstSentAt = Date.now()
+    if (request.repeats) this.#startTimer(request)
+    try {
+      request.onFirstSend?.(request.firstSentAt)
+    } catch (error) {
+      queueMicrotask(() => {
+        throw error
+      })
+    }
   }
 
   #settle(request) {
     clearTimeout(request.timer)
     clearTimeout(request.again)
-    this.#requests.delete(request.ref)
-    this.#flush()
+    request.signal?.removeEventListener('abort', request.onAbort)
+    if (this.#requests.delete(request.ref)) this.#queuedBytes -= request.size
+    request.isOver = true
+    this._flush()
   }
 
   #fail(request, error) {
@@ -480,22 +866,196 @@ class Client extends Emitter {
     request.reject(error)
   }
 
+  /** Redis is away: the same publish again, in a while. */
+  #again(request) {
+    request.tries += 1
+    request.isSent = false
+    request.again = setTimeout(() => {
+      request.again = null
+      this._flush()
+    }, backoff(this.#options.backoffMin, 5_000, request.tries))
+  }
+
   /** Sends the requests that wait, in their order, as far as there may be more under way. */
-  #flush() {
-    if (!this.#isOpen) return
+  _flush() {
+    const link = this.state === 'closed' ? null : this.#openLink()
+    if (!link) return
     let underWay = 0
-    for (const request of this.#requests.values()) {
+    for (const request of [...this.#requests.values()]) {
       if (underWay >= IN_FLIGHT) return
+      if (request.isOver) continue
       underWay += 1
       if (request.isSent || request.again !== null) continue
+      // A machine that slept has timers that are late: the clock counts.
+      if (request.repeats && request.firstSentAt !== null && Date.now() - request.firstSentAt >= REPEAT_MAX) {
+        this.#fail(request, unanswered(request))
+        continue
+      }
       request.isSent = true
-      this.#write(request.frame)
+      link.write(request, () => this.#onWrite(request))
     }
   }
 
-  /** Sends a frame as soon as the pace allows. */
-  #write(frame) {
-    this.#frames.push(frame)
+  // The end, and the page that this is in.
+
+  _end(error) {
+    if (this.state === 'closed') return
+    const channels = this.#channels()
+    this.#unlisten()
+    this.#ended = error instanceof ClosedError ? null : error
+    this.state = 'closed'
+    for (const link of this.#links) link.drop()
+    this._emit('state', { state: 'closed', error: this.#ended, code: error.code, reason: error.message })
+    for (const request of [...this.#requests.values()]) {
+      const { room, key, firstSentAt } = request
+      this.#fail(request, new ClosedError(error.code, error.message, { room, key, sent: firstSentAt !== null }))
+    }
+    for (const channel of channels) {
+      if (this.#ended) channel.to('refused', this.#ended)
+      else channel.to('left')
+    }
+    for (const link of this.#links) link.channels.clear()
+  }
+
+  /** A page that comes back to the foreground, or to a network, does not wait for its timers. */
+  #listen() {
+    if (typeof globalThis.addEventListener !== 'function' || typeof document === 'undefined') return
+    const wake = () => {
+      if (document.visibilityState === 'hidden') return
+      for (const link of this.#links) link.wake()
+    }
+    globalThis.addEventListener('online', wake)
+    document.addEventListener('visibilitychange', wake)
+    this.#unlisten = () => {
+      globalThis.removeEventListener('online', wake)
+      document.removeEventListener('visibilitychange', wake)
+    }
+  }
+}
+
+/** One socket, and the channels on it. It reconnects by itself as long as there is something to be connected for. */
+class Link {
+  /** By name, in the order in which they are joined. */
+  channels = new Map()
+  /** The user's own room, on the first socket alone. */
+  inbox = null
+  isOpen = false
+  /** The number of the URL that it connects to. */
+  url = 0
+  /** What was last said of its state. */
+  told = { state: 'idle' }
+
+  #client
+  /** The room in the URL of the socket, and the channel that it was for; null if it was for a request. */
+  #home = null
+  #homeChannel = null
+  #attempt = null
+  #socket = null
+  #attempts = 0
+  #rejected = 0
+  #doubts = 0
+  #waitMs = null
+  #timers = new Map()
+  /** Frames that wait for the pace: `{text}`, and of some `channel` (it's its join) or `onWrite`. */
+  #frames = []
+  #budget = FRAMES_AT_ONCE
+  #rate = FRAMES_PER_SECOND
+  #refilled = 0
+  #isScheduled = false
+  #lastHeard = 0
+  #hasToken = false
+  /** Rooms that it has left, until the node says so: what still comes belongs to the earlier stay. */
+  #leaving = new Set()
+
+  constructor(client) {
+    this.#client = client
+  }
+
+  // The channels.
+
+  hasPlaceFor(name, most) {
+    if (this.channels.has(name) || this.inbox?.name === name) return false
+    return this.channels.size + (this.inbox ? 1 : 0) < most
+  }
+
+  add(channel) {
+    channel.link = this
+    this.channels.set(channel.name, channel)
+    if (this.isOpen) this.#sendJoin(channel)
+    else this.schedule()
+  }
+
+  remove(channel) {
+    channel.link = null
+    if (channel === this.inbox) this.inbox = null
+    else this.channels.delete(channel.name)
+    if (this.isOpen && !this.#takeBack(channel)) this.#sendLeave(channel.name)
+  }
+
+  /** A channel turns out to be in the user's own room, as the inbox is: another socket has to carry it. */
+  makeWayForInbox(channel) {
+    this.channels.delete(channel.name)
+    if (!this.isOpen) return
+    if (!this.#takeBack(channel)) this.#sendLeave(channel.name)
+    this.#sendJoin(this.inbox)
+  }
+
+  /** Takes back a join that waits for the pace. */
+  #takeBack(channel) {
+    const before = this.#frames.length
+    this.#frames = this.#frames.filter((frame) => frame.channel !== channel)
+    return this.#frames.length < before
+  }
+
+  #sendJoin(channel) {
+    channel.to('joining')
+    const frame = { type: 'join', room: channel.name, from: channel.position }
+    if (channel.presence) frame.presence = true
+    this.write(frame, null, channel)
+  }
+
+  #sendLeave(name) {
+    this.#leaving.add(name)
+    this.write({ type: 'leave', room: name })
+  }
+
+  /** The room of the socket's URL: it has to have one. Null if there is nothing to be connected for. */
+  homeName() {
+    const [first] = this.channels.keys()
+    if (first !== undefined) return first
+    if (!this.#client._isMain(this)) return null
+    if (this.inbox?.name && this.inbox.state !== 'refused') return this.inbox.name
+    return this.#client._wantedRoom()
+  }
+
+  #of(name) {
+    if (name === undefined || this.#leaving.has(name)) return null
+    return this.channels.get(name) ?? (this.inbox?.name === name ? this.inbox : null)
+  }
+
+  #refuse(channel, error) {
+    if (channel !== this.inbox) this.channels.delete(channel.name)
+    channel.to('refused', error)
+    this.#client._tidy()
+  }
+
+  /** This channel, and those whose join has not been sent yet, find no place here. */
+  #onFull(channel, error) {
+    const names = [...this.channels.keys()]
+    const index = names.indexOf(channel.name)
+    if (index < 1) return this.#refuse(channel, error)
+    const waiting = this.#frames.map((frame) => frame.channel).filter(Boolean)
+    for (const other of waiting) this.#takeBack(other)
+    const moved = [channel, ...waiting]
+    for (const other of moved) this.channels.delete(other.name)
+    this.#client._onFull(this, index + (this.inbox ? 1 : 0), moved)
+  }
+
+  // The pace of frames.
+
+  /** Sends a frame as soon as the pace allows: an object, or what has its `text` already. */
+  write(frame, onWrite = null, channel = null) {
+    this.#frames.push({ text: frame.text ?? JSON.stringify(frame), onWrite, channel })
     this.#pump()
   }
 
@@ -508,103 +1068,130 @@ class Client extends Emitter {
     while (this.#frames.length > 0 && this.#socket) {
       if (this.#budget < 1) return this.#timer('pace', 1000 / this.#rate, () => this.#pump())
       this.#budget -= 1
-      this.#socket.send(JSON.stringify(this.#frames.shift()))
+      const { text, onWrite } = this.#frames.shift()
+      onWrite?.()
+      this.#socket.send(text)
     }
   }
 
-  #sendJoin(room) {
-    room._to('joining')
-    const frame = { type: 'join', room: room.name, from: room._position }
-    if (room.presence) frame.presence = true
-    this.#write(frame)
+  /** Some frame was ignored, and it's not known which one. */
+  #onTooFast(retryMs) {
+    this.#rate = Math.max(2, this.#rate / 2)
+    this.#frames = []
+    this.#timer('pace', retryMs + 1000, () => {
+      for (const name of this.#leaving) this.write({ type: 'leave', room: name })
+      for (const channel of this.channels.values()) {
+        if (channel.state === 'joining' && channel !== this.#homeChannel) this.#sendJoin(channel)
+      }
+      this.#client._onTooFast(this)
+      this.#pump()
+    })
   }
 
   // The connection.
 
   /** Connects soon, if there is something to connect for; rooms joined in the same turn come along. */
-  #schedule() {
-    if (this.#scheduled || this.state !== 'idle' || !this.#homeName()) return
-    this.#scheduled = true
+  schedule() {
+    if (this.#isScheduled || this.told.state !== 'idle' || this.homeName() === null) return
+    this.#isScheduled = true
     queueMicrotask(() => {
-      this.#scheduled = false
-      if (this.state === 'idle' && this.#homeName()) this.#open()
+      this.#isScheduled = false
+      if (this.told.state === 'idle' && this.#client.state !== 'closed' && this.homeName() !== null) this.#open()
     })
   }
 
-  /** The room of the socket's URL: it has to have one. */
-  #homeName() {
-    for (const room of this.#rooms.values()) if (room.state !== 'refused') return room.name
-    if (this.inbox && this.user && this.inbox.state !== 'refused') return `@${this.user}`
-    for (const { frame } of this.#requests.values()) if (frame.room) return frame.room
-    return null
+  reconnect() {
+    if (this.told.state !== 'waiting' || this.#client.state === 'closed') return
+    this.#stopTimer('reconnect')
+    this.#open()
+  }
+
+  wake() {
+    if (this.told.state === 'waiting') this.reconnect()
+    else this.#ping()
+  }
+
+  #to(event) {
+    this.told = event
+    this.#client._onState(this, event)
   }
 
   #socketUrl() {
-    const home = this.#homeName()
+    const home = this.homeName()
+    const { user } = this.#client._options
+    const channel = this.channels.get(home) ?? (this.inbox?.name === home ? this.inbox : null)
     this.#home = home
-    const query = new URLSearchParams({ room: home })
-    const room = this.#rooms.get(home) ?? (this.inbox?.name === home ? this.inbox : null)
-    if (room) query.set('from', room._position)
-    if (room?.presence) query.set('presence', '1')
-    if (room !== this.inbox || !this.inbox) query.set('inbox', this.inbox ? this.inbox._position : '0')
-    if (this.#options.user) query.set('user', this.#options.user)
-    return `${this.#urls[this.#url].ws}/?${query}`
+    this.#homeChannel = channel
+    const query = new URLSearchParams(home === '' ? {} : { room: home })
+    if (channel) query.set('from', channel.position)
+    if (channel?.presence) query.set('presence', '1')
+    if (!this.inbox) query.set('inbox', '0')
+    else if (channel !== this.inbox) query.set('inbox', this.inbox.position)
+    if (user) query.set('user', user)
+    return `${this.#client._url(this.url).ws}/?${query}`
   }
 
   async #open() {
-    this.#to('connecting', { url: this.#urls[this.#url].ws })
-    const attempt = {}
+    this.#to({ state: 'connecting', url: this.#client._url(this.url).ws })
+    const attempt = { isOpened: false, cause: '' }
     this.#attempt = attempt
-    this.#timer('connect', this.#options.connectTimeout, () => this.#lost(attempt, 4408, 'no answer in time'))
+    this.#timer('connect', this.#client._options.connectTimeout, () => this.#lost(attempt, 4408, 'no answer in time'))
     let token
     try {
-      token = await this.#token()
+      token = await this.#client._token()
     } catch (error) {
-      return this.#lost(attempt, 4401, `no token: ${error.message}`)
+      if (this.#attempt !== attempt) return
+      if (error.code === 'unauthorized') return this.#client._end(error)
+      return this.#lost(attempt, 4401, error.message, true)
     }
     if (this.#attempt !== attempt) return
-    if (!this.#homeName()) return this.#rest()
+    if (this.homeName() === null) return this.rest()
     let socket
     try {
-      socket = new this.#WebSocket(this.#socketUrl(), [SUBPROTOCOL])
+      socket = this.#client._connect(this.#socketUrl())
     } catch (error) {
       return this.#lost(attempt, 1006, error.message)
     }
     attempt.socket = socket
     socket.onopen = () => {
-      if (this.#attempt === attempt) this.#onOpen(socket, token)
+      if (this.#attempt === attempt) this.#onOpen(attempt, token)
     }
     socket.onmessage = (event) => {
-      if (this.#attempt === attempt) this.#onText(attempt, event.data)
+      if (this.#attempt === attempt) this.#onText(event.data)
     }
-    // A close follows every error.
-    socket.onerror = () => {}
-    socket.onclose = (event) => this.#lost(attempt, event.code, event.reason)
+    // A close follows every error. Outside of browsers, the error says more than the close does.
+    socket.onerror = (event) => {
+      attempt.cause = event?.message || event?.error?.message || ''
+    }
+    socket.onclose = (event) => this.#lost(attempt, event.code, event.reason || attempt.cause)
   }
 
-  #attempt = null
-
-  #onOpen(socket, token) {
-    this.#socket = socket
+  #onOpen(attempt, token) {
+    attempt.isOpened = true
+    this.#socket = attempt.socket
     this.#frames = []
     this.#budget = FRAMES_AT_ONCE
     this.#refilled = Date.now()
+    this.#hasToken = Boolean(token)
     if (token) {
-      this.#write({ type: 'auth', token })
+      this.write({ type: 'auth', token })
       this.#renewLater(token)
     }
-    this.#isOpen = true
+    this.isOpen = true
     this.#stopTimer('connect')
     this.#lastHeard = Date.now()
-    for (const room of this.#rooms.values()) {
-      if (room.name !== this.#home && room.state !== 'refused') this.#sendJoin(room)
+    // It was left, or was joined anew, since the URL was made; or it's there for a request alone.
+    const isHomeWanted = this.#homeChannel !== null && this.#homeChannel.link === this
+    if (!isHomeWanted && this.#home !== '') this.#sendLeave(this.#home)
+    for (const channel of this.channels.values()) {
+      if (channel !== this.#homeChannel) this.#sendJoin(channel)
     }
-    for (const request of this.#requests.values()) request.isSent = false
-    this.#flush()
+    this.#client._onOpen()
+    this.#client._flush()
     this.#listenForLife()
   }
 
-  #onText(attempt, text) {
+  #onText(text) {
     const frame = typeof text === 'string' ? parse(text) : null
     if (!frame) return
     this.#heard()
@@ -615,128 +1202,90 @@ class Client extends Emitter {
       case 'done':
       case 'users':
       case 'history':
-        return this.#onAnswer(frame)
+        return this.#client._onAnswer(frame)
       case 'error':
         return this.#onError(frame)
       case 'authenticated':
-        if (frame.user) this.#is(frame.user)
+        if (frame.user) this.#client._is(frame.user)
         this.#rejected = 0
         return
       case 'bye':
         this.#waitMs = frame.retry_ms
         return
-      case 'left': {
-        const room = this.#roomOf(frame.room)
-        if (room && frame.code) this.#refuse(room, new RefusedError(frame.code, frame.message, { room: frame.room }))
-        else if (room && room.state === 'joined') {
-          // A fresh token no longer grants it.
-          this.#refuse(room, new RefusedError('forbidden', 'the token no longer grants this room', { room: frame.room }))
-        }
-        return
-      }
+      case 'left':
+        return this.#onLeft(frame)
       case 'pong':
         return
       default:
-        this.#roomOf(frame.room)?._onFrame(frame)
+        this.#of(frame.room)?.onFrame(frame)
     }
-  }
-
-  #is(user) {
-    if (this.user !== user) {
-      this.user = user
-      this._emit('user', user)
-    }
-    if (this.inbox) this.inbox.name = `@${user}`
-  }
-
-  #roomOf(name) {
-    if (name === undefined) return null
-    return this.#rooms.get(name) ?? (this.inbox?.name === name ? this.inbox : null)
   }
 
   #onJoined(frame) {
-    let room = this.#roomOf(frame.room)
-    // With a cookie it's the inbox that tells who we are.
-    if (!room && this.inbox && !this.inbox.name && frame.room.startsWith('@')) {
-      this.#is(frame.room.slice(1))
-      room = this.inbox
-    }
     this.#attempts = 0
     this.#rejected = 0
-    if (this.state !== 'open') this.#to('open', { url: this.#urls[this.#url].ws })
-    room?._onJoined(frame.head)
+    this.#doubts = 0
+    if (this.told.state !== 'open') this.#to({ state: 'open', url: this.#client._url(this.url).ws })
+    let channel = this.#of(frame.room)
+    // With a cookie it's the inbox that tells who we are.
+    if (!channel && this.inbox && !this.inbox.name && frame.room.startsWith('@') && frame.room !== this.#home) {
+      this.#client._is(frame.room.slice(1))
+      channel = this.inbox
+    }
+    if (channel) channel.onJoined(frame.head)
+    else if (this.#home === '' && !this.#leaving.has(frame.room)) this.#sendLeave(frame.room)
   }
 
-  #onAnswer(frame) {
-    const request = this.#requests.get(frame.ref)
-    if (!request) return
-    this.#settle(request)
-    const { type, ref, ...answer } = frame
-    request.resolve(answer)
+  #onLeft(frame) {
+    if (this.#leaving.delete(frame.room)) return
+    const channel = this.#of(frame.room)
+    if (!channel) return
+    const { code = 'forbidden', message = 'the token no longer grants this room', room } = frame
+    if (frame.code || channel.state === 'joined') this.#refuse(channel, new RefusedError(code, message, { room }))
   }
 
   #onError(frame) {
     const error = new RefusedError(frame.code, frame.message, { retryMs: frame.retry_ms, room: frame.room })
-    const request = this.#requests.get(frame.ref)
-    if (request && request.repeats && PASSING_CODES.has(frame.code)) return this.#again(request)
-    if (request) return this.#fail(request, error)
-    const room = this.#roomOf(frame.room)
-    if (room && room.state === 'joining') return this.#refuse(room, error)
+    if (this.#client._onRefusal(frame, error)) return
+    if (frame.code === 'not_in_room' && this.#leaving.delete(frame.room)) return
+    // A join was sent twice, as it was not known whether the first one counted.
+    if (frame.code === 'already_in') return
+    const channel = this.#of(frame.room)
+    if (channel?.state === 'joining') {
+      if (frame.code === 'too_many_rooms') return this.#onFull(channel, error)
+      return this.#refuse(channel, error)
+    }
     if (frame.code === 'too_fast') return this.#onTooFast(frame.retry_ms ?? 1000)
-    this._emit('error', error)
+    this.#client._emit('error', error)
   }
 
-  /** Some frame was ignored, and it's not known which one. */
-  #onTooFast(retryMs) {
-    this.#rate = Math.max(2, this.#rate / 2)
-    this.#frames = []
-    this.#timer('pace', retryMs + 1000, () => {
-      for (const room of this.#rooms.values()) {
-        if (room.state === 'joining' && room.name !== this.#home) this.#sendJoin(room)
-      }
-      for (const request of this.#requests.values()) request.isSent = !request.repeats && request.isSent
-      this.#flush()
-      this.#pump()
-    })
-  }
-
-  /** Redis is away: the same publish again, in a while. */
-  #again(request) {
-    request.tries += 1
-    request.isSent = false
-    request.again = setTimeout(() => {
-      request.again = null
-      this.#flush()
-    }, backoff(this.#options.backoffMin, 5_000, request.tries))
-  }
-
-  #refuse(room, error) {
-    this.#rooms.delete(room.name)
-    room._to('refused', error)
-  }
-
-  /** The socket has ended, or is given up. */
-  #lost(attempt, code, reason) {
+  /** The socket has ended, or is given up; `isPassing` if it's known that another try can help. */
+  #lost(attempt, code, reason, isPassing = false) {
     if (this.#attempt !== attempt) return
-    this.#drop()
-    for (const room of [...this.#rooms.values(), ...(this.inbox ? [this.inbox] : [])]) {
-      if (room.state === 'joined') room._to('joining')
+    this.drop()
+    for (const channel of [...this.channels.values(), ...(this.inbox ? [this.inbox] : [])]) {
+      if (channel.state === 'joined') channel.to('joining')
     }
-    for (const request of [...this.#requests.values()]) {
-      if (request.isSent && !request.repeats) {
-        this.#fail(request, new TimeoutError('the connection was lost before there was an answer', { room: request.frame.room }))
-      }
+    if (!isPassing && !this.#mayComeBack(code, reason)) return
+    if (this.#client.state === 'closed') return
+    if (this.homeName() === null) {
+      this.rest()
+      return this.#client._tidy()
     }
-    if (!this.#mayComeBack(code, reason)) return
-    if (!this.#homeName()) return this.#rest()
     this.#attempts += 1
-    const { backoffMin, backoffMax } = this.#options
+    const { backoffMin, backoffMax } = this.#client._options
     let wait = this.#waitMs ?? backoff(backoffMin, backoffMax, this.#attempts)
     if (code === 4429) wait = Math.max(wait, 5_000)
     this.#waitMs = null
-    this.#url = (this.#url + 1) % this.#urls.length
-    this.#to('waiting', { code, reason, retryMs: wait, attempt: this.#attempts })
+    const number = this.url
+    this.url += 1
+    this.#to({ state: 'waiting', code, reason, retryMs: wait, attempt: this.#attempts })
     this.#timer('reconnect', wait, () => this.#open())
+    // Some handshakes fail while a node comes up; to ask about each of them would be as many requests again.
+    const isTime = this.#attempts === 2 || this.#attempts % 8 === 0
+    if (code === 1006 && !attempt.isOpened && isTime) this.#client._diagnose(number, attempt.cause)
+    // Requests can go over another socket that is open.
+    this.#client._flush()
   }
 
   /** Whether another connection can help; ends the client, or does without a room or a request, if not. */
@@ -746,81 +1295,64 @@ class Client extends Emitter {
       case 4401: {
         error.code = 'unauthenticated'
         this.#rejected += 1
-        // A function may come up with another token. Twice in a row, it does not.
-        const may = typeof this.#options.token === 'function' && this.#rejected < 3
-        if (!may) this.#end(error)
+        // A function may come up with another token.
+        const may = typeof this.#client._options.token === 'function' && this.#rejected < TOKENS_MAX
+        if (!may) this.#client._end(error)
         return may
       }
       case 4403: {
-        error.code = /credential|authenticate/.test(reason) ? 'unauthenticated' : 'forbidden'
-        const home = this.#rooms.get(this.#home)
+        const isWithout = /credential|authenticate/.test(reason)
+        error.code = isWithout ? 'unauthenticated' : 'forbidden'
+        // There was a token, which the network brought too late.
+        if (isWithout && this.#hasToken) return true
+        const home = this.#homeChannel
         // It was about the room in the URL; the others can go on without it.
-        if (error.code === 'forbidden' && home) {
+        if (error.code === 'forbidden' && home && home !== this.inbox && home.link === this) {
           if (/^banned/.test(reason)) error.code = 'banned'
           error.room = home.name
           this.#refuse(home, error)
           return true
         }
-        this.#end(error)
+        // It was about a room that only a request named, or that has been left since.
+        if (error.code === 'forbidden' && this.#home && (home === null || home !== this.inbox)) {
+          this.#client._onForbidden(this.#home, error)
+          return true
+        }
+        this.#client._end(error)
         return false
       }
-      case 1009: {
-        const sent = [...this.#requests.values()].filter((request) => request.isSent)
-        const size = (request) => JSON.stringify(request.frame).length
-        const largest = sent.sort((a, b) => size(b) - size(a))[0]
-        if (!largest) break
-        this.#fail(largest, new RefusedError('too_large', reason || 'the frame is too large', { room: largest.frame.room }))
-        return true
-      }
+      case 1009:
+        if (this.#client._onTooLarge(reason)) return true
     }
-    if (FINAL_CODES.has(code)) {
-      this.#end(error)
+    if (DOUBTFUL_CODES.has(code)) this.#doubts += 1
+    if (FINAL_CODES.has(code) || this.#doubts >= DOUBTS_MAX) {
+      this.#client._end(error)
       return false
     }
     return true
   }
 
   /** Nothing to be connected for. */
-  #rest() {
-    this.#drop()
-    if (this.state !== 'closed') this.#to('idle', {})
+  rest() {
+    if (this.told.state === 'idle') return
+    this.drop()
+    this.#to({ state: 'idle' })
   }
 
   /** Lets go of the socket. Browsers wait long for the other side of a close, so nobody waits here. */
-  #drop() {
+  drop() {
     const socket = this.#attempt?.socket
     this.#attempt = null
     this.#socket = null
-    this.#isOpen = false
+    this.isOpen = false
     this.#frames = []
+    this.#leaving.clear()
     for (const name of [...this.#timers.keys()]) this.#stopTimer(name)
     if (socket && socket.readyState < 2) socket.close(1000)
-  }
-
-  #end(error) {
-    if (this.state === 'closed') return
-    this.#drop()
-    this.#unlisten()
-    this.#ended = error instanceof ClosedError ? null : error
-    this.#to('closed', { error: this.#ended, code: error.code, reason: error.message })
-    for (const request of [...this.#requests.values()]) {
-      this.#fail(request, new ClosedError(error.code, error.message, { room: request.frame.room }))
-    }
-    for (const room of [...this.#rooms.values(), ...(this.inbox ? [this.inbox] : [])]) {
-      if (this.#ended) room._to('refused', this.#ended)
-      else room._to('left')
-    }
-    this.#rooms.clear()
-  }
-
-  #to(state, rest) {
-    this.state = state
-    this._emit('state', { state, ...rest })
+    this.#client._onLost(this)
   }
 
   // Signs of life, and tokens.
-
-  #lastHeard = 0
 
   #heard() {
     this.#lastHeard = Date.now()
@@ -828,10 +1360,11 @@ class Client extends Emitter {
   }
 
   #listenForLife() {
+    const { pingInterval } = this.#client._options
     const silent = Date.now() - this.#lastHeard
-    const wait = Math.max(this.#options.pingInterval - silent, 0)
-    this.#timer('ping', wait || this.#options.pingInterval, () => {
-      if (wait === 0 || Date.now() - this.#lastHeard >= this.#options.pingInterval) this.#ping()
+    const wait = Math.max(pingInterval - silent, 0)
+    this.#timer('ping', wait || pingInterval, () => {
+      if (wait === 0 || Date.now() - this.#lastHeard >= pingInterval) this.#ping()
       this.#listenForLife()
     })
   }
@@ -839,49 +1372,31 @@ class Client extends Emitter {
   /** A page is not told of a connection that has silently gone. */
   #ping() {
     const attempt = this.#attempt
-    if (!this.#isOpen || this.#timers.has('pong')) return
-    this.#timer('pong', this.#options.pongTimeout, () => this.#lost(attempt, 4408, 'silent'))
-    this.#write({ type: 'ping' })
-  }
-
-  /** A page that comes back to light, or to a network, does not wait for its timers. */
-  #listen() {
-    if (typeof globalThis.addEventListener !== 'function' || typeof document === 'undefined') return
-    const wake = () => {
-      if (document.visibilityState === 'hidden') return
-      if (this.state === 'waiting') this.reconnect()
-      else this.#ping()
-    }
-    globalThis.addEventListener('online', wake)
-    document.addEventListener('visibilitychange', wake)
-    this.#unlisten = () => {
-      globalThis.removeEventListener('online', wake)
-      document.removeEventListener('visibilitychange', wake)
-    }
-  }
-
-  async #token() {
-    const { token } = this.#options
-    return typeof token === 'function' ? await token() : token
+    if (!this.isOpen || this.#timers.has('pong')) return
+    this.#timer('pong', this.#client._options.pongTimeout, () => this.#lost(attempt, 4408, 'silent'))
+    this.write({ type: 'ping' })
   }
 
   /** Brings a fresh token before this one ends, if there is a function to ask. */
   #renewLater(token) {
-    if (typeof this.#options.token !== 'function') return
+    if (typeof this.#client._options.token !== 'function') return
     const end = endOf(token)
     if (end === null) return
     const left = end - Date.now()
     // A minute before, or in the last fifth of a short one; a timer takes at most 2^31 ms.
     const wait = Math.min(Math.max(left - Math.max(60_000, left / 5), left / 2, 1_000), 2_000_000_000)
     this.#timer('renew', wait, async () => {
+      const attempt = this.#attempt
       try {
-        const fresh = await this.#token()
-        if (!this.#isOpen || !fresh) return
-        this.#write({ type: 'auth', token: fresh })
+        const fresh = await this.#client._token()
+        if (this.#attempt !== attempt || !this.isOpen || !fresh) return
+        this.write({ type: 'auth', token: fresh })
         this.#renewLater(fresh)
       } catch (error) {
-        this._emit('error', new TailcastError('token', `no fresh token: ${error.message}`))
-        this.#renewLater(token)
+        if (this.#attempt !== attempt || !this.isOpen) return
+        this.#client._emit('error', error)
+        // The token that it has still counts.
+        if (error.code !== 'unauthorized') this.#renewLater(token)
       }
     })
   }
@@ -909,15 +1424,78 @@ function baseOf(url) {
   return secure ? { ws: `wss://${rest}`, http: `https://${rest}` } : { ws: `ws://${rest}`, http: `http://${rest}` }
 }
 
+/** The path of a room, with a query. No path can have `.` or `..` between its slashes: those go into the query. */
+function roomPath(name, tail, query) {
+  const isDots = name === '.' || name === '..'
+  const given = Object.entries({ room: isDots ? name : undefined, ...query }).filter(([, value]) => value !== undefined)
+  const segment = isDots ? '-' : encodeURIComponent(name)
+  return `/rooms/${segment}${tail}?${new URLSearchParams(given.map(([key, value]) => [key, String(value)]))}`
+}
+
+/** A URL loses its `.` and `..` without a word: the request would go elsewhere. */
+function checkPath(path) {
+  const [plain] = String(path).split(/[?#]/, 1)
+  if (!plain.startsWith('/')) throw new TailcastError('bad_path', 'a path begins with a slash, as in /rooms/lobby')
+  if (plain.split(/[/\\]/).some((segment) => /^(\.|%2e){1,2}$/i.test(segment))) {
+    throw new TailcastError('bad_path', `no path can have . or .. between slashes: for a room of that name, write /rooms/-?room=..`)
+  }
+}
+
 /** What a node would refuse with the handshake, where a browser does not tell why. */
-function check(name, from) {
-  const size = new TextEncoder().encode(name).length
-  if (typeof name !== 'string' || size < 1 || size > 256 || /\p{Cc}/u.test(name) || name.startsWith('tailcast:')) {
+function checkName(name) {
+  const isText = typeof name === 'string' && !/[\p{Cc}\p{Cs}]/u.test(name) && !name.startsWith('tailcast:')
+  const size = isText ? new TextEncoder().encode(name).length : 0
+  if (size < 1 || size > 256) {
     throw new RefusedError('bad_room', 'a room has a name of 1 to 256 bytes, without control characters, not beginning with `tailcast:`')
   }
-  if (from !== undefined && !/^(now|start|\d+(-\d+)?|last:\d+|ago:\d+[smhd])$/.test(from)) {
-    throw new RefusedError('bad_from', 'from is now, start, an entry ID, last:50 or ago:10m')
+}
+
+function checkPosition(from) {
+  if (!isPosition(from)) throw new RefusedError('bad_from', 'from is now, start, an entry ID, last:50 or ago:10m')
+}
+
+function aborted({ room, key, firstSentAt, signal }) {
+  const sent = firstSentAt !== null
+  const text = sent ? 'it was aborted after it was sent; it may have been stored' : 'it was aborted before it was sent'
+  return new AbortedError('aborted', text, { room, key, sent, cause: signal.reason })
+}
+
+function unanswered({ room, key, firstSentAt }) {
+  if (firstSentAt === null) return new TailcastError('offline', 'there was no connection in time; it was not sent', { room, sent: false })
+  return new TimeoutError('no answer in time; it may have been done', { room, key, sent: true })
+}
+
+/**
+ * Why a socket does not open though the network is there: null if it is not, or nobody can tell. A browser tells a
+ * page nothing of a refused handshake, so an answer over HTTP is what there is to go by.
+ */
+async function diagnose({ http }, fetch, cause) {
+  if (typeof fetch !== 'function') return null
+  const own = globalThis.location?.origin
+  const isSame = own === new URL(http).origin
+  const ask = async (init) => {
+    try {
+      return await fetch(`${http}/health/ready`, { cache: 'no-store', credentials: 'omit', signal: AbortSignal.timeout(5_000), ...init })
+    } catch {
+      return null
+    }
   }
+  const refused = (why) =>
+    new TailcastError('origin_not_allowed', `${why}: start the node with --allowed-origins ${own === 'null' ? "'*'" : own} to let them in`)
+  // A request of the page's own origin has an `Origin` only if it's no GET; a node's answers vary by it.
+  const asked = isSame ? await ask({ method: 'OPTIONS' }) : null
+  if (asked?.headers.get('vary')?.includes('origin') && !asked.headers.has('access-control-allow-origin')) {
+    return refused(`the node at ${http} refuses pages of ${own}, whose name it does not know; does a proxy change the header Host?`)
+  }
+  const response = await ask()
+  // A node that is not ready says so; that passes.
+  if (response && !response.ok) return null
+  if (response) {
+    const more = cause ? ` (${cause})` : ''
+    return new TailcastError('handshake_refused', `${http} answers over HTTP, but no WebSocket opens${more}; does a proxy pass on upgrades?`)
+  }
+  if (own === undefined || isSame || (await ask({ mode: 'no-cors' })) === null) return null
+  return refused(`${http} answers, but not to pages of ${own}. Most likely the node refuses them`)
 }
 
 /** Doubling from `min` to `max`, and half of it by chance, so that clients of one node don't come back as one. */

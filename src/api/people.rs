@@ -16,7 +16,7 @@ use super::publish;
 use crate::auth::UserName;
 use crate::frontend::moderation::Asked;
 use crate::frontend::query::{PresenceQuery, RoomsQuery};
-use crate::frontend::{ApiError, FrontendState, identify, json, segment_of};
+use crate::frontend::{ApiError, FrontendState, identify, json, room_of, segment_of};
 use crate::people::query::Listed;
 use crate::relay::entry::RoomName;
 
@@ -53,7 +53,7 @@ pub(crate) async fn presence(
     State(state): State<Arc<FrontendState>>,
     parts: Parts,
 ) -> Result<Response, ApiError> {
-    let room = RoomName::parse(&segment_of(&parts.uri, 1)?)?;
+    let room = room_of(&parts.uri, 1)?;
     let limit = limit(PresenceQuery::of(&parts.uri)?.limit.as_deref())?;
     let identity = identify::request(&state, &parts).await?;
     let presence = state.people.presence(&identity, &room, limit).await?;
@@ -137,7 +137,7 @@ pub(crate) async fn moderate(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     state.settings.allowed_origins.check(&parts.headers)?;
-    let room = RoomName::parse(&segment_of(&parts.uri, 1)?)?;
+    let room = room_of(&parts.uri, 1)?;
     let identity = identify::request(&state, &parts).await?;
     let body = publish::read(&parts.headers, body, state.settings.max_frame).await?;
     let asked: Asked = json::read(&body).map_err(|error| {

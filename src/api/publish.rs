@@ -42,7 +42,7 @@ pub(crate) async fn to_room(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let room = room_of(&parts.uri)?;
+    let room = room_of(&parts.uri, 0)?;
     one(&state, &parts, body, room).await
 }
 

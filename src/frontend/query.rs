@@ -38,7 +38,7 @@ macro_rules! parameters {
                 for (name, value) in pairs(uri)? {
                     let field = match name.as_str() {
                         $($name => &mut read.$field,)*
-                        name if EVERYWHERE.contains(&name) => continue,
+                        name if is_known(uri, name) => continue,
                         name => return Err(unknown(name, Self::NAMES)),
                     };
                     put(field, &name, value)?;
@@ -217,11 +217,35 @@ impl RootQuery {
 /// Checks that a request brings no parameter but those of every path.
 pub(crate) fn check_none(uri: &Uri) -> Result<(), ApiError> {
     for (name, _) in pairs(uri)? {
-        if !EVERYWHERE.contains(&name.as_str()) {
+        if !is_known(uri, &name) {
             return Err(unknown(&name, &[]));
         }
     }
     Ok(())
+}
+
+/// Whether a parameter is one that every path takes, or every path of its kind.
+fn is_known(uri: &Uri, name: &str) -> bool {
+    EVERYWHERE.contains(&name) || (name == "room" && names_room_beside(uri))
+}
+
+/// Whether the path is `/rooms/-` or below it, where the parameter `room` may name the room.
+fn names_room_beside(uri: &Uri) -> bool {
+    let mut segments = uri.path().split('/');
+    segments.any(|segment| segment == "rooms") && segments.next() == Some("-")
+}
+
+/// The room that the parameter `room` names, if the path leaves it to that.
+pub(crate) fn room_beside_path(uri: &Uri) -> Result<Option<String>, ApiError> {
+    let mut room = None;
+    if names_room_beside(uri) {
+        for (name, value) in pairs(uri)? {
+            if name == "room" {
+                put(&mut room, &name, value)?;
+            }
+        }
+    }
+    Ok(room)
 }
 
 /// Reads a form, which is written as a query string is. Its buttons may have names, too, so that an

@@ -159,7 +159,7 @@ async fn room(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (mut parts, _) = request.into_parts();
-    let room = room_of(&parts.uri)?;
+    let room = room_of(&parts.uri, 0)?;
     // The same route answers HEAD, which wants no connection of any kind.
     if parts.method == Method::GET {
         if wants_socket(&parts.headers) {

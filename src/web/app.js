@@ -6,6 +6,7 @@ import { arrange, avatar, byId, h, icon, kept, paintAvatar, toast } from './dom.
 import { Inbox } from './inbox.js'
 import { MessageList } from './messages.js'
 import { Moderation } from './moderation.js'
+import { Outbox, REPEAT_MAX } from './outbox.js'
 import { People, setUpDrawers } from './people.js'
 import { go, here, isHere, onPlace, start } from './place.js'
 import { Reactions } from './reactions.js'
@@ -28,7 +29,7 @@ const who = await enter()
 const me = who.user ?? null
 /** The key that the last room visited is kept under. */
 const LAST_ROOM = `room.${me ?? ''}`
-const client = connect(base, { user: me ?? undefined, inbox: me ? 'last:200' : false })
+const client = connect(base, { user: me ?? undefined, inbox: me ? 'last:200' : false, publishTimeout: REPEAT_MAX })
 
 const READ_ONLY = me || !who.accounts ? 'You can read here, but not write.' : 'You can read here.'
 
@@ -41,7 +42,11 @@ let unseen = 0
 /** What is shown above the messages, by kind. */
 const banners = new Map()
 
-const inbox = me ? new Inbox(client, me, onTalk) : null
+const outbox = new Outbox(me, {
+  room: (name, text, options) => client.publish(name, text, options),
+  dm: (user, text, options, patiently) => inbox.send(user, text, options, patiently),
+})
+const inbox = me ? new Inbox(client, me, outbox, onTalk) : null
 const { closeDrawers } = setUpDrawers()
 const rooms = new Rooms({ client, me, inbox, onTopic: (name, topic) => isHere({ kind: 'room', name }) && showTopic(topic) })
 const moderation = new Moderation({ me, room: () => room, rights: () => rights, write: (user) => go({ kind: 'dm', name: user }) })
@@ -77,6 +82,7 @@ client.on('state', onConnection)
 client.on('error', (error) => toast(error.message, 'bad'))
 document.addEventListener('visibilitychange', () => document.hidden || seen())
 onPlace(arrive)
+outbox.resume()
 start(firstRoom)
 
 /** Where one comes in who said no place: the room of the last visit, the liveliest one, or the node's own. */
@@ -133,7 +139,7 @@ async function arriveInRoom(place) {
   reactions.reset(true)
   rooms.visit(place.name)
   showTopic(rooms.topicOf(place.name) ?? '')
-  const timeline = new Timeline(me, olderIn(place.name))
+  const timeline = new Timeline(olderIn(place.name), outbox.queue(place))
   const readTo = rooms.lastRead(place.name)
   timeline.news = readTo && { after: readTo, upTo: null }
   messages.show(timeline, `# ${place.name}`)
@@ -219,9 +225,8 @@ function onFirst(joined, timeline) {
 
 function olderIn(name) {
   return async (before) => {
-    const query = new URLSearchParams({ before, limit: String(MORE), order: 'desc' })
-    const { entries, next } = await client.get(`/rooms/${encodeURIComponent(name)}?${query}`)
-    return { entries: entries.reverse(), hasOlder: next !== null }
+    const { entries, next } = await client.history(name, { before, limit: MORE })
+    return { entries, hasOlder: next !== null }
   }
 }
 
@@ -243,16 +248,15 @@ async function readRights(name) {
 async function onSend(text) {
   const place = here()
   if (talk) {
-    const { user, timeline } = talk
-    await timeline.send(text, (words, key, patiently) => inbox.send(user, words, key, patiently))
+    await talk.timeline.send(text)
     rooms.show()
     return
   }
   if (!room) return
   const joined = room
-  const { name, timeline } = room
+  const { timeline } = room
   const onWait = ({ code, retryMs }) => code === 'slow_mode' && isHere(place) && composer.wait(retryMs)
-  const error = await timeline.send(text, (words, key) => client.publish(name, words, { key }), onWait)
+  const error = await timeline.send(text, onWait)
   const { slow } = joined.info
   if (!error && slow && isHere(place) && !LEADERS.has(role) && who.auth !== 'none') composer.wait(slow * 1000)
 }

@@ -14,6 +14,7 @@ const FRESH = 20_000
 export class Inbox {
   #client
   #me
+  #outbox
   #talks = new Map()
   #read
   #told
@@ -21,10 +22,11 @@ export class Inbox {
   #hasOlder = true
   #onChange
 
-  /** `onChange(talk, entry)` is called when a conversation has changed, with the entry that is news, if one is. */
-  constructor(client, me, onChange) {
+  /** `outbox` has what is written; `onChange(talk, entry)` is called when a conversation has changed, with the entry that is news, if one is. */
+  constructor(client, me, outbox, onChange) {
     this.#client = client
     this.#me = me
+    this.#outbox = outbox
     this.#onChange = onChange
     // The last ID that was read, and the last that was announced, by whom one talks to.
     this.#read = new Seen(`read.${me}`, () => this.#recount())
@@ -48,7 +50,7 @@ export class Inbox {
   talk(user) {
     let talk = this.#talks.get(user)
     if (!talk) {
-      talk = { user, unread: 0, isNew: false, timeline: new Timeline(this.#me, () => this.#older(user)) }
+      talk = { user, unread: 0, isNew: false, timeline: new Timeline(() => this.#older(user), this.#outbox.queue({ kind: 'dm', name: user })) }
       talk.timeline.looksBack = true
       this.#talks.set(user, talk)
     }
@@ -85,9 +87,9 @@ export class Inbox {
   }
 
   /** Writes to the other; `patiently(publish)` waits for its turn where messages come too fast. */
-  async send(user, text, key, patiently) {
+  async send(user, text, options, patiently) {
     const fields = { message: text, to: user }
-    const sent = await this.#client.sendTo(user, fields, { key })
+    const sent = await this.#client.sendTo(user, fields, options)
     if (user === this.#me) return sent
     try {
       // Under a key that follows from the first one's, so that a retry makes no second copy.

@@ -301,16 +301,18 @@ export class MessageList {
     if (item.state === 'pending') return h('p', { class: 'fate' }, h('span', { class: 'spinner' }), 'sending…')
     if (item.state === 'waiting') return this.#waits(item)
     if (item.state !== 'failed') return null
-    const retry = h('button', { type: 'button', class: 'link', onclick: () => this.#timeline.retry(item) }, 'Try again')
+    const isUnsure = item.error.code === 'unsure'
+    const again = isUnsure ? 'Send again' : 'Try again'
+    const retry = h('button', { type: 'button', class: 'link', onclick: () => this.#timeline.retry(item) }, again)
     const discard = h('button', { type: 'button', class: 'link', onclick: () => this.#timeline.discard(item) }, 'Discard')
     const count = () => {
       const left = Math.ceil((item.retryAt - Date.now()) / 1000)
       retry.disabled = left > 0
-      retry.textContent = left > 0 ? `Try again in ${left} s` : 'Try again'
+      retry.textContent = left > 0 ? `${again} in ${left} s` : again
       if (left > 0) setTimeout(count, 250)
     }
     count()
-    return h('p', { class: 'fate', role: 'alert' }, `Not sent: ${item.error.message}. `, retry, discard)
+    return h('p', { class: 'fate', role: 'alert' }, isUnsure ? 'Couldn’t confirm that this was sent; it may be there already. ' : `Not sent: ${item.error.message}. `, retry, discard)
   }
 
   /** It goes by itself, as soon as it may. */

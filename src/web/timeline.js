@@ -1,5 +1,5 @@
 // What a room, or a conversation, shows: entries in the order they came, gaps in their place, and below
-// them what was written here and is not stored yet.
+// them what was written here and is not stored yet, which the outbox has.
 import { compareIds } from './tailcast.js'
 import { readEntry } from './text.js'
 
@@ -7,17 +7,9 @@ import { readEntry } from './text.js'
 const KEPT = 600
 const DROPPED = 200
 
-/** A timer may be this early, in ms. */
-const EARLY = 20
-
-/** Refusals that say when it may be tried again. */
-const PASSING = new Set(['too_fast', 'slow_mode', 'room_too_fast'])
-
 export class Timeline {
   /** Oldest first. */
   items = []
-  /** Written here, and not come back yet. */
-  pending = []
   /** Whether there is something older to ask for. */
   hasOlder = true
   isLoading = false
@@ -26,16 +18,21 @@ export class Timeline {
   /** What was new on coming in: `{after, upTo}`, IDs; null if that is nothing, or not known. */
   news = null
 
-  #me
   #ids = new Map()
   #fetchOlder
   #listener = () => {}
-  #lastSent = Promise.resolve()
+  #queue
 
-  /** `fetchOlder(id)` gives `{entries, hasOlder}` before an ID. */
-  constructor(me, fetchOlder) {
-    this.#me = me
+  /** `fetchOlder(id)` gives `{entries, hasOlder}` before an ID; `queue` has what is written to this place. */
+  constructor(fetchOlder, queue) {
     this.#fetchOlder = fetchOlder
+    this.#queue = queue
+    queue.attach(this)
+  }
+
+  /** Written here, and not come back yet. */
+  get pending() {
+    return this.#queue.items
   }
 
   /** Calls `listener` after each change, with the item that was added live, if one was. */
@@ -60,20 +57,11 @@ export class Timeline {
     if (this.#ids.has(entry.id)) return
     const read = readEntry(entry)
     // What was written here keeps its place on the page, and its element.
-    const own = this.#claim(read)
+    const own = this.#queue.claim(read)
     const item = own ? Object.assign(own, read, { state: 'stored' }) : { ...read, state: 'stored' }
     this.items.push(item)
     this.#ids.set(item.id, item)
     this.#changed(item)
-  }
-
-  /** The pending message that this entry is: by its ID, or else the oldest that says the same. */
-  #claim(read) {
-    const isIt = (item) => item.storedAs === read.id
-    const says = (item) => !item.storedAs && item.state === 'pending' && item.text === read.text && item.user === read.user
-    let index = this.pending.findIndex(isIt)
-    if (index < 0 && read.kind === 'message') index = this.pending.findIndex(says)
-    return index < 0 ? null : this.pending.splice(index, 1)[0]
   }
 
   /** Takes a gap, which belongs after all that came so far. */
@@ -144,85 +132,22 @@ export class Timeline {
     this.#changed()
   }
 
-  /**
-   * Shows a message at once, and sends it after those before it, none of which it may overtake. It resolves
-   * once it's stored, with null, or has failed, with the error.
-   *
-   * `publish(text, key, patiently)` sends it; `onWait(error)` is told if it has to wait until it may be sent.
-   */
-  send(text, publish, onWait = () => {}) {
-    const item = { kind: 'message', user: this.#me, text, time: Date.now(), state: 'pending', publish, onWait }
-    this.pending.push(item)
-    this.#changed(item)
-    return this.#queue(item)
+  /** Writes a message here; see `Queue.send`. */
+  send(text, onWait) {
+    return this.#queue.send(text, onWait)
   }
 
-  /** Sends a failed message again. */
   retry(item) {
-    Object.assign(item, { state: 'pending', error: null, time: Date.now() })
-    this.#changed()
-    return this.#queue(item)
+    return this.#queue.retry(item)
   }
 
-  /** Forgets a message that failed, or waits. */
   discard(item) {
-    item.state = 'discarded'
-    item.wake?.()
-    this.pending = this.pending.filter((other) => other !== item)
-    this.#changed()
+    this.#queue.discard(item)
   }
 
-  #queue(item) {
-    this.#lastSent = this.#lastSent.then(() => this.#publish(item))
-    return this.#lastSent
-  }
-
-  /** Sends it until it's no longer refused for coming too early; nothing if it's discarded meanwhile. */
-  async #patiently(item, publish) {
-    while (item.state !== 'discarded') {
-      try {
-        return await publish()
-      } catch (error) {
-        if (!PASSING.has(error.code) || error.retryMs === undefined || item.state === 'discarded') throw error
-        await this.#wait(item, error)
-      }
-    }
-    return null
-  }
-
-  async #wait(item, error) {
-    // The copy of a direct message may have to wait, too; the message itself is stored then.
-    const isPending = item.state === 'pending'
-    if (isPending) Object.assign(item, { state: 'waiting', error, sendAt: Date.now() + error.retryMs })
-    this.#changed()
-    item.onWait(error)
-    await new Promise((resolve) => {
-      item.wake = resolve
-      setTimeout(resolve, error.retryMs + EARLY)
-    })
-    if (item.state !== 'waiting') return
-    Object.assign(item, { state: 'pending', error: null })
-    this.#changed()
-  }
-
-  async #publish(item) {
-    try {
-      const patiently = (publish) => this.#patiently(item, publish)
-      // A publish that was not answered may be stored; under its key it is stored once.
-      const sent = await patiently(() => item.publish(item.text, item.key, patiently))
-      if (!sent) return null
-      const { id } = sent
-      if (item.state === 'pending') Object.assign(item, { state: 'stored', storedAs: id })
-      if (this.#ids.has(id)) this.pending = this.pending.filter((other) => other !== item)
-      this.#changed()
-      return null
-    } catch (error) {
-      if (error.key) item.key = error.key
-      if (this.items.includes(item)) return null
-      Object.assign(item, { state: 'failed', error, retryAt: Date.now() + (error.retryMs ?? 0) })
-      this.#changed()
-      return error
-    }
+  /** Something has changed of what was written here. */
+  onQueue(added) {
+    this.#changed(added)
   }
 
   /** Lets go of the oldest, if there are very many. */

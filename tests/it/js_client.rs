@@ -1,6 +1,9 @@
 //! The JavaScript client of `clients/js` against real nodes: they are killed under it, its acks are
 //! lost, its stream is trimmed while it's away, and what it got is held against the stream.
 
+mod cases;
+mod package;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};

@@ -113,6 +113,16 @@ fn what_is_deleted_meanwhile_is_gone() {
 }
 
 #[test]
+fn what_is_written_offline_is_kept_and_sent_once() {
+    run_at_a_node("outbox");
+}
+
+#[test]
+fn a_page_that_is_refused_is_told_so() {
+    run_at_a_node("origin");
+}
+
+#[test]
 fn nothing_overtakes_what_came_too_fast() {
     let redis = RedisServer::start();
     let jwt = ["--auth", "jwt", "--jwt-secret", SECRET];

@@ -224,6 +224,10 @@ impl Talk {
             Err(error @ AuthError::Missing) => {
                 self.close(CloseReason::Forbidden(error.to_string().into()));
             }
+            // The token may be good: the client shall come back with it.
+            Err(error @ AuthError::Unavailable(_)) => {
+                self.close(CloseReason::Internal(error.to_string().into()));
+            }
             Err(error) => self.close(CloseReason::Unauthenticated(error.to_string().into())),
         }
     }

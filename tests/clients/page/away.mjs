@@ -3,42 +3,8 @@
 //
 //   node away.mjs BASE_URL
 import assert from 'node:assert/strict'
-import { connect, createServer } from 'node:net'
 import { base, live, publish, run, shown, stored, until } from './browser.mjs'
-
-/** A way to the node that can be cut. */
-async function wire() {
-  const sockets = new Set()
-  let isCut = false
-  const server = createServer((near) => {
-    if (isCut) return near.destroy()
-    const far = connect({ host: '127.0.0.1', port: new URL(base).port })
-    for (const [from, to] of [[near, far], [far, near]]) {
-      sockets.add(from)
-      from.on('error', () => {})
-      from.on('close', () => {
-        sockets.delete(from)
-        to.destroy()
-      })
-      from.pipe(to)
-    }
-  })
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
-  return {
-    url: `http://127.0.0.1:${server.address().port}`,
-    cut() {
-      isCut = true
-      for (const socket of sockets) socket.destroy()
-    },
-    mend() {
-      isCut = false
-    },
-    close() {
-      this.cut()
-      server.close()
-    },
-  }
-}
+import { wire } from './wire.mjs'
 
 async function moderate(room, act) {
   const init = { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(act) }

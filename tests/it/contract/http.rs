@@ -232,6 +232,35 @@ fn an_idempotency_key_stores_once() {
 }
 
 #[tokio::test]
+async fn names_that_no_path_can_carry() {
+    let (redis, node) = setup();
+    for room in [".", "..", "-"] {
+        let mut socket = Ws::open(&node, &format!("/rooms/-?room={room}&format=json")).await;
+        assert_eq!(socket.frame().await["room"], room);
+        let path = |tail: &str, query: &str| format!("/rooms/-{tail}?room={room}{query}");
+        let answer = node.request("POST", &path("", "&user=ann"), &[], "x");
+        assert_eq!(
+            (answer.status, answer.json()["room"].as_str()),
+            (201, Some(room))
+        );
+        assert_eq!(socket.frame_of("entry").await["room"], room);
+        let page = node.get(&path("", "&limit=5")).json();
+        assert_eq!(
+            (&page["room"], page["entries"].as_array().unwrap().len()),
+            (&json!(room), 1)
+        );
+        let kind = [("content-type", "application/json")];
+        let act = r#"{"act":"topic","message":"dots"}"#;
+        let done = node.request("POST", &path("/moderation", "&user=mod"), &kind, act);
+        assert_eq!(done.json()["room"], room);
+        assert_eq!(node.get(&path("/presence", "")).json()["count"], 0);
+        assert_eq!(redis.cli(&["XLEN", room]), "1");
+    }
+    // Elsewhere the path alone counts.
+    assert_eq!(node.get("/rooms/a?room=..").json()["room"], "a");
+}
+
+#[tokio::test]
 async fn names() {
     let (redis, node) = setup();
     let long = "a".repeat(256);
