@@ -16,10 +16,13 @@ import { Timeline } from './timeline.js'
 
 /** Entries that a room begins with, and that scrolling up loads at a time. */
 const FIRST = 50
-const MORE = 50
+const MORE = 100
 
 /** What comes so soon after coming in was there before, in ms. */
 const REPLAY = 500
+
+/** How often it's noted how far one has read, while messages come, in ms. */
+const SEEN_EVERY = 500
 
 const ALL_RIGHTS = ['subscribe', 'publish', 'history', 'presence', 'moderate', 'announce']
 const LEADERS = new Set(['host', 'cohost', 'moderator'])
@@ -38,6 +41,8 @@ let rights = new Set(ALL_RIGHTS)
 let role = null
 let talk = null
 let unseen = 0
+let seeing
+let seenAt = 0
 /** What is shown above the messages, by kind. */
 const banners = new Map()
 
@@ -76,6 +81,7 @@ byId('rooms-panel').addEventListener('click', (event) => event.target.closest('.
 client.on('state', onConnection)
 client.on('error', (error) => toast(error.message, 'bad'))
 document.addEventListener('visibilitychange', () => document.hidden || seen())
+addEventListener('pagehide', () => seen())
 onPlace(arrive)
 start(firstRoom)
 
@@ -88,6 +94,7 @@ async function firstRoom() {
 /** Comes to a room or a conversation. */
 async function arrive(place) {
   closeDrawers()
+  if (room?.cursor && !document.hidden) rooms.readTo(room.name, room.cursor)
   room?.leave()
   room = null
   talk = null
@@ -133,7 +140,7 @@ async function arriveInRoom(place) {
   reactions.reset(true)
   rooms.visit(place.name)
   showTopic(rooms.topicOf(place.name) ?? '')
-  const timeline = new Timeline(me, olderIn(place.name))
+  const timeline = new Timeline(me, sourceOf(place.name))
   const readTo = rooms.lastRead(place.name)
   timeline.news = readTo && { after: readTo, upTo: null }
   messages.show(timeline, `# ${place.name}`)
@@ -159,7 +166,8 @@ function joinRoom(place, timeline, options) {
   }
   room = joined
   room.timeline = timeline
-  timeline.hasOlder = options.from !== 'now'
+  timeline.hasHistory = options.from !== 'now'
+  timeline.hasOlder = timeline.hasHistory
   let times = 0
   let isReplay = true
   room.on('entry', (entry) => {
@@ -217,11 +225,18 @@ function onFirst(joined, timeline) {
   }, 300)
 }
 
-function olderIn(name) {
-  return async (before) => {
-    const query = new URLSearchParams({ before, limit: String(MORE), order: 'desc' })
-    const { entries, next } = await client.get(`/rooms/${encodeURIComponent(name)}?${query}`)
-    return { entries: entries.reverse(), hasOlder: next !== null }
+/** Where a room's timeline has its messages from. */
+function sourceOf(name) {
+  const page = async (query) => {
+    const { entries, next } = await client.get(`/rooms/${encodeURIComponent(name)}?${new URLSearchParams({ ...query, limit: MORE })}`)
+    return { entries, hasMore: next !== null }
+  }
+  return {
+    older: async (id) => {
+      const { entries, hasMore } = await page({ order: 'desc', ...(id ? { before: id } : {}) })
+      return { entries: entries.reverse(), hasMore }
+    },
+    newer: (id) => page({ after: id }),
   }
 }
 
@@ -259,12 +274,16 @@ async function onSend(text) {
 
 function onNew(entry) {
   if (document.hidden && entry.fields.user !== me) unseen += 1
-  else seen()
-  showTitle()
+  clearTimeout(seeing)
+  // How far one has read is kept in the browser's storage, which is slow: not for each of many messages.
+  seeing = setTimeout(seen, Math.max(0, seenAt + SEEN_EVERY - Date.now()))
 }
 
 function seen() {
+  clearTimeout(seeing)
+  showTitle()
   if (document.hidden) return
+  seenAt = Date.now()
   unseen = 0
   if (talk && talk.unread > 0) inbox.read(talk)
   if (room?.cursor) rooms.readTo(room.name, room.cursor)

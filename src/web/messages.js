@@ -9,6 +9,12 @@ const GROUP_MS = 2 * 60_000
 /** So far from the end still counts as being there, in pixels. */
 const NEAR = 80
 
+/** So far from where the stretch that is held ends, more of it is asked for, in pixels. */
+const AHEAD = 400
+
+/** Messages in sight that are held on to while the list changes around them. */
+const ANCHORS = 5
+
 /** Before older messages are asked for again, if that failed, in ms. */
 const PAUSE = 2_500
 
@@ -43,6 +49,7 @@ export class MessageList {
   #pausedUntil = 0
   #begin = h('li', { class: 'begin' })
   #news = h('li', { class: 'news' }, h('span', {}, 'New messages'))
+  #loadingNewer = h('li', { class: 'loading', 'aria-label': 'Loading newer messages' }, h('span', { class: 'spinner' }))
   #loading = h('li', { class: 'loading', 'aria-label': 'Loading older messages' }, h('span', { class: 'spinner' }))
 
   /** `name` is how oneself is shown; `onMenu(item, anchor)` opens what can be done with a message. */
@@ -63,7 +70,9 @@ export class MessageList {
     this.#timeline?.onChange(() => {})
     this.#timeline = timeline
     this.#days.clear()
-    this.#sticks = true
+    this.#follow(true)
+    // What came while one was elsewhere is not read through from where one left.
+    timeline.toEnd()
     this.#seen()
     this.#pausedUntil = 0
     this.#begin.replaceChildren(h('strong', {}, title), h('span'))
@@ -91,18 +100,43 @@ export class MessageList {
   }
 
   toEnd() {
-    this.#sticks = true
+    this.#follow(true)
+    this.#timeline.toEnd()
     this.#seen()
-    this.#scrollToEnd()
+    this.#draw()
     byId('composer-text').focus()
+  }
+
+  /** Goes to a message, wherever it is in the stream; false if it is not there any more. */
+  async goTo(id) {
+    const timeline = this.#timeline
+    const wasAtEnd = this.#sticks
+    this.#follow(false)
+    const isThere = await timeline.goTo(id)
+    if (timeline !== this.#timeline) return true
+    const item = isThere && timeline.items.find((other) => other.id === id)
+    if (!item) {
+      this.#follow(wasAtEnd && !timeline.hasNewer)
+      return false
+    }
+    this.#draw()
+    const node = this.#nodes.get(item)
+    node.scrollIntoView({ block: 'center' })
+    node.focus({ preventScroll: true })
+    node.classList.remove('found')
+    requestAnimationFrame(() => node.classList.add('found'))
+    return true
+  }
+
+  /** Whether the view goes along with the newest messages. */
+  #follow(sticks) {
+    this.#sticks = sticks
+    if (this.#timeline) this.#timeline.follows = sticks
   }
 
   #onAdded(item) {
     const isOwn = item.user === this.#me && this.#me !== null
-    if (item.state === 'pending') {
-      this.#sticks = true
-      return
-    }
+    if (item.state === 'pending') return this.#follow(true)
     if (isOwn || item.kind !== 'message') return
     // What is replayed on coming in was said long ago.
     if (Date.now() - item.time > 20_000) return
@@ -125,40 +159,51 @@ export class MessageList {
     else requestAnimationFrame(draw)
   }
 
+  /**
+   * Brings the list up to date, at most once a frame: first what is read of the layout, which is as the last frame left
+   * it, then what is written, and at the end the one layout that the place to scroll to needs.
+   */
   #draw() {
     const timeline = this.#timeline
-    if (this.#sticks) timeline.trim()
-    const anchor = this.#sticks ? null : this.#anchor()
+    const anchors = this.#sticks ? [] : this.#anchors()
     const children = []
     if (timeline.isLoading) children.push(this.#loading)
     else if (!timeline.hasOlder) {
       const isEmpty = timeline.items.length + timeline.pending.length === 0
-      this.#begin.lastChild.textContent = this.#beginning(isEmpty)
+      const text = this.#beginning(isEmpty)
+      if (this.#begin.lastChild.textContent !== text) this.#begin.lastChild.textContent = text
       children.push(this.#begin)
     }
     let before = null
     const firstNew = this.#firstNew()
-    for (const item of [...timeline.items, ...timeline.pending]) {
-      const day = dayKey(item.time)
-      const isNewDay = item.kind !== 'gap' && day !== before?.day
-      if (isNewDay) children.push(this.#day(day, item.time))
+    const add = (item) => {
+      item.day ??= item.kind === 'gap' ? before?.day : dayKey(item.time)
+      const isNewDay = item.kind !== 'gap' && item.day !== before?.day
+      if (isNewDay) children.push(this.#day(item.day, item.time))
       if (item === firstNew) children.push(this.#news)
       const follows =
         !isNewDay && item !== firstNew && before?.kind === 'message' && item.kind === 'message' && before.user === item.user && item.time - before.time < GROUP_MS
       const node = this.#node(item)
-      node.classList.toggle('follows', follows)
+      if (node.follows !== follows) {
+        node.classList.toggle('follows', follows)
+        node.follows = follows
+      }
       children.push(node)
-      before = { kind: item.kind, user: item.user, time: item.time, day: item.kind === 'gap' ? before?.day : day }
+      before = item
     }
+    timeline.items.forEach(add)
+    // What was written here is below the newest, which may not be what is shown.
+    if (!timeline.hasNewer) timeline.pending.forEach(add)
+    if (timeline.isLoadingNewer) children.push(this.#loadingNewer)
     const held = document.activeElement?.closest('#list > .message') ?? null
-    const place = [...this.#list.children].indexOf(held)
+    const place = held ? [...this.#list.children].indexOf(held) : -1
     arrange(this.#list, children)
     if (held && !held.isConnected) this.#holdAt(place)
-    if (this.#sticks) this.#scrollToEnd()
-    else if (anchor?.node.isConnected) this.#box.scrollTop += anchor.node.getBoundingClientRect().top - anchor.top
     // Nor is what was deleted there for who listens.
     for (const line of [...byId('said').children]) if (!timeline.has(line.dataset.id)) line.remove()
     this.#showBelow()
+    if (this.#sticks) this.#scrollToEnd()
+    else this.#keepPlace(anchors)
     this.#fill()
   }
 
@@ -178,29 +223,48 @@ export class MessageList {
     next.focus({ preventScroll: true })
   }
 
-  /** The first message in sight, and where it is. */
-  #anchor() {
+  /** The first messages in sight, and where they are: one of them will still be there after a change. */
+  #anchors() {
     const top = this.#box.getBoundingClientRect().top
-    for (const node of this.#list.children) {
-      const box = node.getBoundingClientRect()
-      if (box.bottom > top && node.dataset.id) return { node, top: box.top }
+    const nodes = this.#list.children
+    // They are in the order of their places.
+    let from = 0
+    let to = nodes.length
+    while (from < to) {
+      const middle = (from + to) >> 1
+      if (nodes[middle].getBoundingClientRect().bottom > top) to = middle
+      else from = middle + 1
     }
-    return null
+    const anchors = []
+    for (; from < nodes.length && anchors.length < ANCHORS; from++) {
+      if (nodes[from].dataset.id) anchors.push({ node: nodes[from], top: nodes[from].getBoundingClientRect().top })
+    }
+    return anchors
+  }
+
+  #keepPlace(anchors) {
+    const anchor = anchors.find(({ node }) => node.isConnected)
+    const moved = anchor ? anchor.node.getBoundingClientRect().top - anchor.top : 0
+    if (Math.abs(moved) >= 0.5) this.#box.scrollTop += moved
   }
 
   #onScroll() {
     const { scrollTop, scrollHeight, clientHeight } = this.#box
-    this.#sticks = scrollHeight - scrollTop - clientHeight < NEAR
+    this.#follow(!this.#timeline.hasNewer && scrollHeight - scrollTop - clientHeight < NEAR)
     if (this.#sticks) this.#seen()
     this.#showBelow()
     this.#fill()
   }
 
-  /** Loads what is older as soon as its place is near. */
+  /** Loads what is beyond the stretch as soon as its place is near. */
   #fill() {
-    if (this.#box.scrollTop > 400 || !this.#timeline.hasOlder || this.#timeline.isLoading) return
+    const timeline = this.#timeline
     if (Date.now() < this.#pausedUntil) return
-    this.#timeline.older().catch(() => {
+    const { scrollTop, scrollHeight, clientHeight } = this.#box
+    let loading
+    if (timeline.hasOlder && !timeline.isLoading && scrollTop < AHEAD) loading = timeline.older()
+    else if (timeline.hasNewer && !timeline.isLoadingNewer && scrollHeight - scrollTop - clientHeight < AHEAD) loading = timeline.newer()
+    loading?.catch(() => {
       // No connection, most likely. Not again at once, but without being asked.
       this.#pausedUntil = Date.now() + PAUSE
       setTimeout(() => this.#fill(), PAUSE + 10)
@@ -330,6 +394,11 @@ export class MessageList {
   #onKey(event) {
     const messages = [...this.#list.querySelectorAll('.message')]
     const at = messages.indexOf(document.activeElement)
+    if (at >= 0 && event.key === 'End' && this.#timeline.hasNewer) {
+      event.preventDefault()
+      this.toEnd()
+      return [...this.#list.querySelectorAll('.message')].at(-1)?.focus()
+    }
     const to = { ArrowUp: at < 0 ? messages.length - 1 : at - 1, ArrowDown: at + 1, Home: 0, End: messages.length - 1 }[event.key]
     if (to !== undefined && (at >= 0 || event.key === 'ArrowUp')) {
       event.preventDefault()

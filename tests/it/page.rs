@@ -39,6 +39,11 @@ fn scrolling_up_loads_history() {
 }
 
 #[test]
+fn long_rooms_are_held_in_part() {
+    run_at_a_node("window");
+}
+
+#[test]
 fn direct_messages_and_moderation() {
     run_at_a_node("people");
 }
