@@ -1,6 +1,7 @@
 // The list of messages: groups, days, gaps, and where one has scrolled to.
 import { compareIds } from './tailcast.js'
 import { arrange, avatar, badge, byId, h, icon } from './dom.js'
+import { say } from './words.js'
 import { clockTime, dayKey, dayName, fullTime, linked, relativeTime } from './text.js'
 
 /** Messages of one user this close together are one group. */
@@ -19,15 +20,15 @@ const ANCHORS = 5
 const PAUSE = 2_500
 
 const GAP_TEXT = {
-  trimmed: 'Messages are missing here: they were no longer kept when you came back.',
-  deleted: 'The room was emptied, and begins anew here.',
-  rewound: 'The room lost its newest messages, and goes on from here.',
+  trimmed: 'Some messages are missing here. They were removed before you came back.',
+  deleted: 'The room was cleared and starts again here.',
+  rewound: 'The room lost its newest messages and continues here.',
 }
 
 /** Why a message waits for its turn. */
 const WAIT_TEXT = {
-  too_fast: 'Faster than is allowed here:',
-  room_too_fast: 'Many are writing here:',
+  too_fast: 'You are sending too fast:',
+  room_too_fast: 'This room is busy:',
   slow_mode: 'Slow mode:',
 }
 
@@ -65,7 +66,7 @@ export class MessageList {
   }
 
   /** Shows a timeline; `title` is what its beginning says, and `beginning(isEmpty)` the text below that. */
-  show(timeline, title, beginning = (isEmpty) => (isEmpty ? 'Nobody has said anything yet.' : 'This is as far back as it goes.')) {
+  show(timeline, title, beginning = (isEmpty) => (isEmpty ? 'No messages yet.' : 'This is the beginning.')) {
     this.#beginning = beginning
     this.#timeline?.onChange(() => {})
     this.#timeline = timeline
@@ -141,7 +142,7 @@ export class MessageList {
     // What is replayed on coming in was said long ago.
     if (Date.now() - item.time > 20_000) return
     const said = byId('said')
-    said.append(h('p', { data: { id: item.id } }, `${this.#nameOf(item.user) ?? 'Somebody'}: ${item.text}`))
+    said.append(h('p', { dir: 'auto', data: { id: item.id } }, `${this.#nameOf(item.user) ?? 'Someone'}: ${item.text}`))
     while (said.childElementCount > 5) said.firstChild.remove()
     if (!this.#sticks) this.#unseen += 1
   }
@@ -336,12 +337,12 @@ export class MessageList {
       return h('li', { class: 'gap', role: 'note' }, h('span', {}, GAP_TEXT[item.reason] ?? GAP_TEXT.trimmed))
     }
     const data = item.id ? { id: item.id } : {}
-    if (item.kind === 'notice') return h('li', { class: 'notice', data }, item.text)
+    if (item.kind === 'notice') return h('li', { class: 'notice', dir: 'auto', data }, item.text)
     const isOwn = item.user !== null && item.user === this.#me
     const time = h('time', { dateTime: new Date(item.time).toISOString(), title: fullTime(item.time), data: { ms: String(item.time) } }, relativeTime(item.time))
     const more = h(
       'button',
-      { type: 'button', class: 'icon-button more', tabIndex: -1, 'aria-label': 'What to do with this message', 'aria-haspopup': 'menu', onclick: () => this.#onMenu(item, more) },
+      { type: 'button', class: 'icon-button more', tabIndex: -1, 'aria-label': 'Message actions', 'aria-haspopup': 'menu', onclick: () => this.#onMenu(item, more) },
       icon('more'),
     )
     return h(
@@ -352,8 +353,8 @@ export class MessageList {
       h(
         'div',
         { class: 'body' },
-        h('p', { class: 'head' }, h('strong', { class: 'name', title: item.user }), h('span', { class: 'handle' }), isOwn && h('span', { class: 'you' }, 'you'), time),
-        h('p', { class: 'text' }, ...linked(item.text)),
+        h('p', { class: 'head' }, h('strong', { class: 'name', title: item.user, dir: 'auto' }), h('span', { class: 'handle', dir: 'auto' }), isOwn && h('span', { class: 'you' }, 'you'), time),
+        h('p', { class: 'text', dir: 'auto' }, ...linked(item.text)),
         this.#fate(item),
       ),
       item.state === 'stored' && item.id ? more : null,
@@ -374,7 +375,7 @@ export class MessageList {
       if (left > 0) setTimeout(count, 250)
     }
     count()
-    return h('p', { class: 'fate', role: 'alert' }, `Not sent: ${item.error.message}. `, retry, discard)
+    return h('p', { class: 'fate', role: 'alert' }, `Not sent. ${say(item.error, 'send')} `, retry, discard)
   }
 
   /** It goes by itself, as soon as it may. */

@@ -340,6 +340,11 @@ export class Timeline {
     this.#changed()
   }
 
+  /** Slow mode is over: what waits for it goes now. */
+  hurry() {
+    for (const item of this.pending) if (item.state === 'waiting' && item.error.code === 'slow_mode') item.wake?.()
+  }
+
   #queue(item) {
     this.#lastSent = this.#lastSent.then(() => this.#publish(item))
     return this.#lastSent
