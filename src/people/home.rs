@@ -132,13 +132,15 @@ impl Page {
     }
 }
 
+/// What a page shows: how much of a room, and of which cards, a bit each.
+type Shown = (View, Box<[u64]>);
+
 /// All rooms at one time, those with the newest activity first.
 pub struct Snapshot {
     cards: Vec<Arc<Card>>,
     /// Whether there are more rooms than are followed.
     is_truncated: bool,
-    /// By their view and which cards are in them, a bit each.
-    pages: Mutex<HashMap<(View, Box<[u64]>), Arc<Page>>>,
+    pages: Mutex<HashMap<Shown, Arc<Page>>>,
 }
 
 impl Snapshot {
