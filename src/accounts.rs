@@ -83,25 +83,25 @@ pub struct Session {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AccountError {
     /// Somebody has it.
-    #[error("this user name is taken; choose another")]
+    #[error("this name is already taken; choose another")]
     Taken,
     /// It says not which.
-    #[error("there is no such user, or the password is another")]
+    #[error("wrong name or password")]
     Wrong,
     /// Too short or too long.
     #[error("a password has {PASSWORD_MIN} to {PASSWORD_MAX} bytes")]
     Password,
     /// Would look like another one.
-    #[error("a user name has no space at its ends and begins with no @")]
+    #[error("a user name must not start or end with a space, or start with @")]
     UserName,
     /// Can't be shown.
-    #[error("a shown name has 1 to {USER_NAME_MAX} bytes and no control characters")]
+    #[error("a display name has 1 to {USER_NAME_MAX} bytes and no control characters")]
     Name,
     /// Guessing is slow.
-    #[error("too many attempts; the next one may come in {} s", .0.as_secs() + 1)]
+    #[error("too many attempts; try again in {} s", .0.as_secs() + 1)]
     TooOften(Duration),
     /// Too many passwords are being checked.
-    #[error("too many are logging in just now; try again soon")]
+    #[error("too many logins at the moment; try again soon")]
     Busy,
     /// The accounts can't be read or written.
     #[error("{0}")]

@@ -70,6 +70,7 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         Asset::new("text.js", SCRIPT, include_str!("web/text.js")),
         Asset::new("theme.js", SCRIPT, include_str!("web/theme.js")),
         Asset::new("timeline.js", SCRIPT, include_str!("web/timeline.js")),
+        Asset::new("words.js", SCRIPT, include_str!("web/words.js")),
         Asset::new("style.css", STYLE, include_str!("web/style.css")),
         Asset::new("panels.css", STYLE, include_str!("web/panels.css")),
         Asset::new("icon.svg", SVG, include_str!("web/icon.svg")),

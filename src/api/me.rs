@@ -12,6 +12,7 @@ use super::people::answer_json;
 use crate::auth::{Credentials, Identity, Mode, UserName};
 use crate::frontend::query::MeQuery;
 use crate::frontend::{ApiError, FrontendState, identify};
+use crate::people::query::Hold;
 use crate::relay::entry::RoomName;
 
 /// Answers who asks. Whoever brings nothing, or nothing that counts, is nobody, and is told so.
@@ -47,6 +48,14 @@ pub(crate) async fn me(
         let words: Vec<Value> = rights.iter().map(|right| right.as_str().into()).collect();
         me["role"] = identity.role(room).map(|role| role.as_str()).into();
         me["rights"] = words.into();
+        // Without its rules, a room still has rights: a page that asks again is told the rest.
+        if let Ok(standing) = state.people.standing(&identity, room).await {
+            for (name, hold) in [("banned", standing.banned), ("muted", standing.muted)] {
+                if let Some(hold) = hold {
+                    me[name] = told(&hold);
+                }
+            }
+        }
     }
     let mut answer = answer_json(&me);
     if is_spent {
@@ -54,6 +63,18 @@ pub(crate) async fn me(
         answer.headers_mut().insert(SET_COOKIE, farewell);
     }
     Ok(answer)
+}
+
+/// A ban or a mute, as its user is told.
+fn told(hold: &Hold) -> Value {
+    let mut told = object!({});
+    if let Some(until) = hold.until {
+        told["until"] = until.into();
+    }
+    if let Some(reason) = &hold.reason {
+        told["reason"] = reason.as_str().into();
+    }
+    told
 }
 
 /// Whether a page of ours brings a token in its cookie.

@@ -136,6 +136,14 @@ parameters! {
 }
 
 parameters! {
+    /// All rooms at once.
+    HomepageQuery {
+        /// `1` for what a list of rooms shows, and no more.
+        summary: "summary",
+    }
+}
+
+parameters! {
     /// Who asks.
     MeQuery {
         /// The room in which they'd like to know what they may do.

@@ -70,12 +70,29 @@ pub struct Card {
     pub messages: Vec<Message>,
     rules: Arc<Rules>,
     encoded: OnceLock<Bytes>,
+    summed_up: OnceLock<Bytes>,
+}
+
+/// How much of the rooms a page shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum View {
+    /// All of it.
+    Full,
+    /// What a list of rooms shows.
+    Summary {
+        /// Whether Redis is known to be away, so that nothing here changes.
+        is_away: bool,
+    },
 }
 
 impl Card {
-    /// As its protocol shows it; made by the first who asks.
-    pub fn encoded(&self, make: impl FnOnce(&Card) -> Bytes) -> &Bytes {
-        self.encoded.get_or_init(|| make(self))
+    /// As its protocol shows it in this view; made by the first who asks.
+    pub fn encoded(&self, view: View, make: impl FnOnce(&Card) -> Bytes) -> &Bytes {
+        let kept = match view {
+            View::Full => &self.encoded,
+            View::Summary { .. } => &self.summed_up,
+        };
+        kept.get_or_init(|| make(self))
     }
 
     /// Whether somebody may subscribe to the room and read its history.
@@ -96,15 +113,34 @@ pub struct Page {
     pub body: Bytes,
     /// A strong validator, in its quotes.
     pub etag: String,
+    compressed: OnceLock<Option<Bytes>>,
 }
+
+impl Page {
+    /// A page with this body.
+    pub fn new(body: Bytes, etag: String) -> Self {
+        Page {
+            body,
+            etag,
+            compressed: OnceLock::new(),
+        }
+    }
+
+    /// The body in a content coding; made by the first who asks. None if it can't be coded.
+    pub fn compressed(&self, make: impl FnOnce(&Bytes) -> Option<Bytes>) -> Option<&Bytes> {
+        self.compressed.get_or_init(|| make(&self.body)).as_ref()
+    }
+}
+
+/// What a page shows: how much of a room, and of which cards, a bit each.
+type Shown = (View, Box<[u64]>);
 
 /// All rooms at one time, those with the newest activity first.
 pub struct Snapshot {
     cards: Vec<Arc<Card>>,
     /// Whether there are more rooms than are followed.
     is_truncated: bool,
-    /// By which cards are in them, a bit each.
-    pages: Mutex<HashMap<Box<[u64]>, Arc<Page>>>,
+    pages: Mutex<HashMap<Shown, Arc<Page>>>,
 }
 
 impl Snapshot {
@@ -113,6 +149,7 @@ impl Snapshot {
     pub fn page(
         &self,
         identity: &Identity,
+        view: View,
         make: impl FnOnce(&[&Card], bool) -> Page,
     ) -> Arc<Page> {
         let now = now_ms();
@@ -124,6 +161,7 @@ impl Snapshot {
                 cards.push(&**card);
             }
         }
+        let shown = (view, shown);
         // Whoever asks at the same time waits rather than makes it, too.
         let mut pages = lock(&self.pages);
         if let Some(page) = pages.get(&shown) {
@@ -210,6 +248,7 @@ impl Followed {
             messages: self.messages.iter().cloned().collect(),
             rules: self.rules.clone(),
             encoded: OnceLock::new(),
+            summed_up: OnceLock::new(),
         });
         self.card.insert(card).clone()
     }

@@ -229,6 +229,13 @@ impl Shared {
             _ => {}
         }
         let mut changes = self.changes(identity, room, &act, until, now).await?;
+        // Whoever is banned or muted may ask later why; an act without a reason takes an earlier one away.
+        let held = changes.iter().map(|(name, text)| (name.as_str(), text));
+        let held = held.filter(|(name, _)| name.starts_with("ban:") || name.starts_with("mute:"));
+        let whys =
+            held.map(|(name, text)| (rules::reason(name), text.as_ref().and(reason.clone())));
+        let whys: RuleChanges = whys.collect();
+        changes.extend(whys);
         if side.rules().pins_one_of(&deleted) {
             changes.push(("pin".to_owned(), None));
         }

@@ -11,10 +11,11 @@ use tokio::time::timeout;
 
 use super::board::NodeId;
 use super::here::read_user;
-use super::publish::refusal;
+use super::publish::{is_immune, refusal};
 use super::roster::Present;
+pub use super::rules::Hold;
 use super::wire::Message;
-use super::{People, Refusal, Shared};
+use super::{People, Refusal, Shared, now_ms};
 use crate::auth::{Identity, Right, UserName};
 use crate::relay::entry::{EntryId, Fields, RoomName};
 use crate::relay::hub::{HistoryPage, HistoryQuery};
@@ -40,6 +41,15 @@ pub struct Whereabouts {
     pub devices: u32,
     /// The rooms they are in, by name.
     pub rooms: BTreeSet<RoomName>,
+}
+
+/// What moderators have done to a user in a room, as it still holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// They may not be there.
+    pub banned: Option<Hold>,
+    /// They may not publish.
+    pub muted: Option<Hold>,
 }
 
 /// A room in a list of rooms.
@@ -124,6 +134,24 @@ impl People {
     ) -> Result<(), Refusal> {
         let side = self.shared.side(room);
         self.shared.may_read(identity, &side, right)
+    }
+
+    /// What holds against somebody in a room; waits until that is known.
+    pub async fn standing(
+        &self,
+        identity: &Identity,
+        room: &RoomName,
+    ) -> Result<Standing, Refusal> {
+        let Some(user) = identity.user().filter(|_| !is_immune(identity, room)) else {
+            return Ok(Standing::default());
+        };
+        let side = self.shared.side(room);
+        side.looked_up(self.shared.patience()).await?;
+        let (rules, now) = (side.rules(), now_ms());
+        Ok(Standing {
+            banned: rules.ban_of(user.as_str(), now),
+            muted: rules.mute_of(user.as_str(), now),
+        })
     }
 
     /// Who is in a room: everybody's number, and some by name.

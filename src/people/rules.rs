@@ -3,7 +3,8 @@
 //!
 //! A rule has a name and a text, as the hash has them: `ban:USER` and `mute:USER` with the Unix
 //! milliseconds of their end or `0` for none, `closed` with `1`, `slow` with seconds, `pin` and
-//! `announcement` with a JSON object, `topic` and `property:NAME` with text.
+//! `announcement` with a JSON object, `topic` and `property:NAME` with text, `reason:ban:USER` and
+//! `reason:mute:USER` with why. (Not in the rule itself: older nodes could not read that, and lift it.)
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -25,6 +26,9 @@ pub(super) const PROPERTY_MAX: usize = 1_000;
 
 /// Most properties of a room: all of them are told to whoever joins.
 pub(super) const PROPERTIES_MAX: usize = 32;
+
+/// What the names of reasons begin with.
+const REASON: &str = "reason:";
 
 /// Whether a property may be called so.
 pub(super) fn is_property_name(name: &str) -> bool {
@@ -75,11 +79,22 @@ impl Until {
     }
 }
 
+/// What a moderator has done to a user, as it still holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// When it ends, in Unix milliseconds; none if it's until a moderator lifts it.
+    pub until: Option<u64>,
+    /// Why, if the moderator said so.
+    pub reason: Option<String>,
+}
+
 /// A room's rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Rules {
     bans: HashMap<Box<str>, Until>,
     mutes: HashMap<Box<str>, Until>,
+    /// Why, by the name of the ban or the mute.
+    reasons: HashMap<Box<str>, Box<str>>,
     pub(super) closed: bool,
     pub(super) slow: Duration,
     /// JSON objects.
@@ -97,6 +112,11 @@ pub(super) fn ban(user: &str) -> String {
 /// The name of the rule that mutes a user.
 pub(super) fn mute(user: &str) -> String {
     format!("mute:{user}")
+}
+
+/// The name of the rule that holds why there is this ban or mute.
+pub(super) fn reason(of: &str) -> String {
+    format!("{REASON}{of}")
 }
 
 /// The name of the rule that holds a property.
@@ -145,6 +165,13 @@ impl Rules {
                     }
                 }
             }
+            _ if name.starts_with(REASON) => {
+                let of = &name[REASON.len()..];
+                match text {
+                    Some(text) => self.reasons.insert(of.into(), text.into()),
+                    None => self.reasons.remove(of),
+                };
+            }
             _ => {
                 let (users, user) = match name.split_once(':') {
                     Some(("ban", user)) => (&mut self.bans, user),
@@ -166,7 +193,32 @@ impl Rules {
             let over = users.iter().filter(|(_, until)| !until.holds(now_ms));
             over.map(|(user, _)| name(user)).collect::<Vec<_>>()
         };
-        [spent(&self.bans, ban), spent(&self.mutes, mute)].concat()
+        let mut spent = [spent(&self.bans, ban), spent(&self.mutes, mute)].concat();
+        let reasons = spent.iter().filter(|of| self.reasons.contains_key(&***of));
+        let reasons: Vec<String> = reasons.map(|of| reason(of)).collect();
+        spent.extend(reasons);
+        spent
+    }
+
+    /// The ban that keeps a user out, if there is one.
+    pub(super) fn ban_of(&self, user: &str, now_ms: u64) -> Option<Hold> {
+        self.hold(self.bans.get(user), &ban(user), now_ms)
+    }
+
+    /// The mute or timeout that keeps a user silent, if there is one.
+    pub(super) fn mute_of(&self, user: &str, now_ms: u64) -> Option<Hold> {
+        self.hold(self.mutes.get(user), &mute(user), now_ms)
+    }
+
+    fn hold(&self, until: Option<&Until>, name: &str, now_ms: u64) -> Option<Hold> {
+        let until = until.filter(|until| until.holds(now_ms))?;
+        Some(Hold {
+            until: match until {
+                Until::Lifted => None,
+                Until::At(at) => Some(*at),
+            },
+            reason: self.reasons.get(name).map(|reason| reason.to_string()),
+        })
     }
 
     /// Whether a user may be here at all.
@@ -250,6 +302,41 @@ mod tests {
         let error = rules.admits("bob", 3_500).unwrap_err();
         assert_eq!(error.to_string(), "banned from this room for 2 s more");
         assert_eq!(rules.spent(5_000), ["ban:bob", "mute:carol"]);
+    }
+
+    #[test]
+    fn what_holds_against_a_user() {
+        let mut rules = rules(&[
+            ("ban:bob", "5000"),
+            ("reason:ban:bob", "spam: twice"),
+            ("mute:bob", "0"),
+            ("mute:a:b", "7000"),
+            ("reason:mute:a:b", "noise"),
+        ]);
+        let hold = |until: Option<u64>, reason: Option<&str>| {
+            let reason = reason.map(str::to_owned);
+            Some(Hold { until, reason })
+        };
+        assert_eq!(
+            rules.ban_of("bob", 4_999),
+            hold(Some(5_000), Some("spam: twice"))
+        );
+        assert_eq!(rules.ban_of("bob", 5_000), None);
+        assert_eq!(rules.mute_of("bob", 9_000), hold(None, None));
+        assert_eq!(rules.mute_of("a:b", 1), hold(Some(7_000), Some("noise")));
+        assert_eq!(rules.ban_of("carol", 0), None);
+        // Its reason goes with a ban.
+        assert_eq!(rules.spent(5_000), ["ban:bob", "reason:ban:bob"]);
+        for name in [
+            "ban:bob",
+            "reason:ban:bob",
+            "mute:bob",
+            "mute:a:b",
+            "reason:mute:a:b",
+        ] {
+            rules.set(name, None);
+        }
+        assert_eq!(rules, Rules::default());
     }
 
     #[test]

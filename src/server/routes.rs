@@ -66,7 +66,7 @@ pub fn router(state: Arc<FrontendState>) -> Router {
         .route("/register", plain(post(api::accounts::register)))
         .route("/login", plain(post(api::accounts::login)))
         .route("/logout", plain(post(api::accounts::logout)))
-        .route("/homepage_json", plain(get(api::home::homepage)))
+        .route("/homepage_json", get(api::home::homepage))
         .route("/stomp", plain(get(stomp)))
         .route("/stomp/websocket", plain(get(stomp)))
         .route("/health/live", plain(get(ops::live)))

@@ -14,13 +14,20 @@ import { Rooms } from './rooms.js'
 import { base, enter, forget } from './session.js'
 import { linked, quoted, spell } from './text.js'
 import { Timeline } from './timeline.js'
+import { heldAgainst, say, sentence } from './words.js'
 
 /** Entries that a room begins with, and that scrolling up loads at a time. */
 const FIRST = 50
-const MORE = 50
+const MORE = 100
+
+/** How often it's asked whether a ban is lifted, in ms. */
+const BAN_EVERY = 10_000
 
 /** What comes so soon after coming in was there before, in ms. */
 const REPLAY = 500
+
+/** How often it's noted how far one has read, while messages come, in ms. */
+const SEEN_EVERY = 500
 
 const ALL_RIGHTS = ['subscribe', 'publish', 'history', 'presence', 'moderate', 'announce']
 const LEADERS = new Set(['host', 'cohost', 'moderator'])
@@ -39,6 +46,13 @@ let rights = new Set(ALL_RIGHTS)
 let role = null
 let talk = null
 let unseen = 0
+/** The room that one is banned from, while the page is there; and timers. */
+let banned = null
+let banAsked
+let moderatedUntil
+let seeing
+let showConnection = () => {}
+let seenAt = 0
 /** What is shown above the messages, by kind. */
 const banners = new Map()
 
@@ -48,7 +62,7 @@ const outbox = new Outbox(me, {
 })
 const inbox = me ? new Inbox(client, me, outbox, onTalk) : null
 const { closeDrawers } = setUpDrawers()
-const rooms = new Rooms({ client, me, inbox, onTopic: (name, topic) => isHere({ kind: 'room', name }) && showTopic(topic) })
+const rooms = new Rooms({ client, me, inbox, onTopic: (name, topic) => isHere({ kind: 'room', name }) && showTopic(topic), onStorage })
 const moderation = new Moderation({ me, room: () => room, rights: () => rights, write: (user) => go({ kind: 'dm', name: user }) })
 const people = new People({ me, onPick: (user, anchor) => moderation.aboutUser(user, anchor) })
 const messages = new MessageList({ me, name: who.name ?? null, onMenu: (item, anchor) => moderation.aboutMessage(item, anchor) })
@@ -56,7 +70,7 @@ const reactions = new Reactions((reaction) => {
   try {
     room?.react(reaction)
   } catch (error) {
-    toast(error.message, 'bad')
+    toast(say(error), 'bad')
   }
 })
 const composer = new Composer(onSend)
@@ -79,8 +93,9 @@ byId('app').hidden = false
 byId('rooms-panel').addEventListener('click', (event) => event.target.closest('.place') && closeDrawers())
 
 client.on('state', onConnection)
-client.on('error', (error) => toast(error.message, 'bad'))
-document.addEventListener('visibilitychange', () => document.hidden || seen())
+client.on('error', (error) => toast(say(error), 'bad'))
+document.addEventListener('visibilitychange', () => document.hidden || (seen(), askBan()))
+addEventListener('pagehide', () => seen())
 onPlace(arrive)
 outbox.resume()
 start(firstRoom)
@@ -94,10 +109,17 @@ async function firstRoom() {
 /** Comes to a room or a conversation. */
 async function arrive(place) {
   closeDrawers()
+  if (room?.cursor && !document.hidden) rooms.readTo(room.name, room.cursor)
   room?.leave()
   room = null
   talk = null
+  clearTimeout(banAsked)
+  clearTimeout(moderatedUntil)
+  banned = null
+  const { connection, storage } = Object.fromEntries(banners)
   banners.clear()
+  if (connection) banners.set('connection', connection)
+  if (storage) banners.set('storage', storage)
   showBanners()
   byId('refused').hidden = true
   byId('middle').classList.remove('is-refused')
@@ -106,7 +128,7 @@ async function arrive(place) {
   messages.showPeople(new Map())
   showTopic('')
   const sign = place.kind === 'dm' ? avatar(place.name, 'small') : h('span', { class: 'hash', 'aria-hidden': 'true' }, '#')
-  byId('room-title').replaceChildren(sign, h('span', { class: 'title-text' }, place.name))
+  byId('room-title').replaceChildren(sign, h('span', { class: 'title-text', dir: 'auto' }, place.name))
   byId('messages').setAttribute('aria-label', place.kind === 'dm' ? `Messages with ${place.name}` : `Messages in ${place.name}`)
   composer.to(`${place.kind} ${place.name}`, place.kind === 'dm' ? `Write to ${place.name}` : `Write in ${place.name}`)
   if (place.kind === 'dm') arriveAtTalk(place.name)
@@ -117,11 +139,11 @@ async function arrive(place) {
 }
 
 function arriveAtTalk(user) {
-  if (!inbox) return refuse('You have no name here', 'Only who is known by name has conversations.')
+  if (!inbox) return refuse('Log in to send direct messages', 'Direct messages are between people with a name.')
   talk = inbox.talk(user)
   talk.timeline.news = inbox.news(talk)
   // Anybody's name is a place to write to, and nobody's is a promise that they read it.
-  showTopic('Only the two of you read this.')
+  showTopic('Only the two of you can read this.')
   people.hide()
   byId('app').classList.add('in-talk')
   reactions.reset(false)
@@ -139,12 +161,16 @@ async function arriveInRoom(place) {
   reactions.reset(true)
   rooms.visit(place.name)
   showTopic(rooms.topicOf(place.name) ?? '')
-  const timeline = new Timeline(olderIn(place.name), outbox.queue(place))
+  const timeline = new Timeline(sourceOf(place.name), outbox.queue(place))
   const readTo = rooms.lastRead(place.name)
   timeline.news = readTo && { after: readTo, upTo: null }
   messages.show(timeline, `# ${place.name}`)
-  await readRights(place.name)
+  const held = await readRights(place.name)
   if (!isHere(place)) return
+  if (held?.banned) return ban(place, held.banned)
+  // Nothing would come of a connection but a long wait.
+  if (!rights.has('subscribe')) return refuseEntry()
+  if (held?.muted) onModerated({ act: held.muted.until ? 'timeout' : 'mute', ...held.muted })
   // Where anybody is believed, everybody is host: that says nothing.
   byId('role').hidden = !role || who.auth === 'none'
   byId('role').textContent = role ?? ''
@@ -161,11 +187,12 @@ function joinRoom(place, timeline, options) {
     joined = client.join(place.name, options)
   } catch (error) {
     rooms.forget(place.name)
-    return refuse('There can be no such room', error.message)
+    return refuse('This room can’t be opened', say(error, 'join'))
   }
   room = joined
   room.timeline = timeline
-  timeline.hasOlder = options.from !== 'now'
+  timeline.hasHistory = options.from !== 'now'
+  timeline.hasOlder = timeline.hasHistory
   let times = 0
   let isReplay = true
   room.on('entry', (entry) => {
@@ -187,7 +214,7 @@ function joinRoom(place, timeline, options) {
   room.on('room', showInfo)
   room.on('moderated', onModerated)
   room.on('ephemeral', ({ user, fields }) => {
-    if (typeof fields.message === 'string') toast(`${user ?? 'Somebody'}: ${fields.message}`)
+    if (typeof fields.message === 'string') toast(`${user ?? 'Someone'}: ${fields.message}`)
   })
   room.on('state', ({ state, error }) => {
     if (state === 'joined') {
@@ -208,10 +235,11 @@ function joinRoom(place, timeline, options) {
     // Whoever comes without a place begins elsewhere.
     if (error.code === 'bad_room') rooms.forget(place.name)
     if (kept.read(LAST_ROOM) === place.name) kept.write(LAST_ROOM, null)
-    const title = { banned: 'You are banned from this room', forbidden: 'You may not come in here' }[error.code]
-    refuse(title ?? 'This room can’t be joined', error.message)
+    if (error.code === 'banned') return onBanned(place)
+    if (error.code === 'forbidden') return refuseEntry()
+    refuse('This room can’t be opened', say(error, 'join'))
   })
-  if (joined.state === 'refused') refuse('The server sent us away', joined.error.message)
+  if (joined.state === 'refused') refuse('The server closed the connection', sentence(joined.error.message))
 }
 
 /** With little in the room, there is nothing older to ask for. */
@@ -223,24 +251,74 @@ function onFirst(joined, timeline) {
   }, 300)
 }
 
-function olderIn(name) {
-  return async (before) => {
-    const { entries, next } = await client.history(name, { before, limit: MORE })
-    return { entries, hasOlder: next !== null }
+/** Where a room's timeline has its messages from. */
+function sourceOf(name) {
+  const page = async (query) => {
+    const { entries, next } = await client.history(name, { ...query, limit: MORE })
+    return { entries, hasMore: next !== null }
+  }
+  return {
+    older: (id) => page({ before: id }),
+    newer: (id) => page({ after: id }),
   }
 }
 
+/** Reads what one may do in a room; comes back with what moderators have done to one there: `{banned, muted}`. */
 async function readRights(name) {
   rights = new Set(ALL_RIGHTS)
   role = null
-  if (!who.tells) return
+  if (!who.tells) return null
   try {
-    const told = await client.get(`/me?room=${encodeURIComponent(name)}`)
+    const told = await askMe(name)
     if (told.rights) rights = new Set(told.rights)
     role = told.role ?? null
+    return told
   } catch {
     // A server that does not say: what is refused shows it.
+    return null
   }
+}
+
+function askMe(name) {
+  return client.get(`/me?room=${encodeURIComponent(name)}`)
+}
+
+/** One has no right to be here, and perhaps no token at all. */
+function refuseEntry() {
+  if (me || who.auth === 'none') return refuse('You don’t have access to this room', 'Ask a host to let you in, or choose another room.')
+  if (who.accounts) return refuse('Log in to see this room', 'Only people with an account can read here.')
+  refuse('You need a token to come in', 'Open this page with a link or a token from whoever runs this server.')
+}
+
+/** One was put out of the room: with the reason, if the server still tells it. */
+async function onBanned(place) {
+  const told = who.tells ? await askMe(place.name).catch(() => null) : null
+  if (isHere(place)) ban(place, told?.banned ?? {})
+}
+
+/** Says that one is banned, and comes back to the room as soon as that is over. */
+function ban(place, hold) {
+  rights = new Set()
+  banners.delete('moderated')
+  showBanners()
+  refuse('You are banned from this room', heldAgainst('You can’t read or write here', hold, (ms) => spell(Math.ceil(ms / 1000))))
+  banned = place
+  askBanLater(hold)
+}
+
+function askBanLater({ until }) {
+  clearTimeout(banAsked)
+  banAsked = setTimeout(askBan, Math.min(BAN_EVERY, until ? Math.max(500, until - Date.now() + 200) : BAN_EVERY))
+}
+
+async function askBan() {
+  const place = banned
+  if (!place || !who.tells) return
+  if (document.hidden) return askBanLater({})
+  const told = await askMe(place.name).catch(() => null)
+  if (banned !== place || !isHere(place)) return
+  if (told && !told.banned) return arrive(place)
+  askBanLater(told?.banned ?? {})
 }
 
 // Writing.
@@ -263,12 +341,16 @@ async function onSend(text) {
 
 function onNew(entry) {
   if (document.hidden && entry.fields.user !== me) unseen += 1
-  else seen()
-  showTitle()
+  clearTimeout(seeing)
+  // How far one has read is kept in the browser's storage, which is slow: not for each of many messages.
+  seeing = setTimeout(seen, Math.max(0, seenAt + SEEN_EVERY - Date.now()))
 }
 
 function seen() {
+  clearTimeout(seeing)
+  showTitle()
   if (document.hidden) return
+  seenAt = Date.now()
   unseen = 0
   if (talk && talk.unread > 0) inbox.read(talk)
   if (room?.cursor) rooms.readTo(room.name, room.cursor)
@@ -279,14 +361,19 @@ function showTitle() {
   const place = here()
   if (!place) return
   const name = place.kind === 'dm' ? place.name : `#${place.name}`
-  document.title = `${unseen > 0 ? `(${unseen}) ` : ''}${name} · tailcast`
+  // Direct messages count wherever one is; those of the conversation that is open are among the unseen.
+  const others = (inbox?.talks ?? []).filter((other) => other !== talk || unseen === 0)
+  const count = unseen + others.reduce((sum, { unread }) => sum + unread, 0)
+  const title = `${count > 0 ? `(${count}) ` : ''}${name} · tailcast`
+  if (document.title !== title) document.title = title
 }
 
 function onTalk(changed, entry = null) {
   if (changed.unread > 0 && talk === changed && !document.hidden) return inbox.read(changed)
   // Beside the room, the list shows it.
-  if (entry && talk !== changed && matchMedia('(max-width: 759px)').matches) toast(`${changed.user} wrote to you`)
+  if (entry && talk !== changed && matchMedia('(max-width: 759px)').matches) toast(`New message from ${changed.user}`)
   rooms.show()
+  showTitle()
 }
 
 // How the room stands, and how the connection does.
@@ -300,33 +387,58 @@ function showInfo({ closed, slow, pin, announcement, topic }) {
   byId('closed').hidden = !closed
   byId('slow').hidden = slow === 0
   byId('slow').textContent = `slow: ${spell(slow)}`
+  // What one waits for is no longer than the slow mode that holds now.
+  composer.waitAtMost(slow * 1000)
+  if (slow === 0) room?.timeline.hurry()
   showTopic(topic)
   const may = rights.has('moderate')
   if (!rights.has('publish')) composer.block(READ_ONLY)
-  else composer.block(closed && !may ? 'This room is closed: only moderators can write.' : null)
+  else composer.block(closed && !may ? 'This room is closed. Only moderators can write.' : null)
   banners.set('announcement', announcement && banner('announcement', 'megaphone', 'Announcement', announcement, 'unannounce'))
   banners.set('pin', pin && banner('pin', 'pin', 'Pinned', pin, 'unpin'))
   showBanners()
 }
 
 function banner(kind, sign, label, { message, by, user, id }, undo) {
-  const text = h('span', { class: 'banner-text' }, h('strong', {}, label), ' ', ...(id ? [message] : linked(message)))
-  const jump = () => byId('list').querySelector(`[data-id="${CSS.escape(id)}"]`)?.focus()
+  const text = h('span', { class: 'banner-text', dir: 'auto' }, h('strong', {}, label), ' ', ...(id ? [message] : linked(message)))
   const source = user ?? by
+  const parts = [icon(sign)]
+  if (id && rights.has('history')) parts.push(h('button', { type: 'button', class: 'banner-body', onclick: () => jump(id) }, text))
+  else parts.push(h('div', { class: 'banner-body' }, text), expander(text))
   return h(
     'div',
     { class: `banner ${kind}`, role: 'region', 'aria-label': label },
-    icon(sign),
-    id ? h('button', { type: 'button', class: 'banner-body', onclick: jump }, text) : h('div', { class: 'banner-body' }, text),
-    source ? h('small', {}, source) : null,
+    ...parts,
+    source ? h('small', { dir: 'auto' }, source) : null,
     rights.has('announce')
-      ? h('button', { type: 'button', class: 'icon-button', 'aria-label': `Take down: ${label}`, onclick: () => room.moderate({ act: undo }).catch((error) => toast(error.message, 'bad')) }, icon('close'))
+      ? h('button', { type: 'button', class: 'icon-button', 'aria-label': `Remove: ${label}`, onclick: () => room.moderate({ act: undo }).catch((error) => toast(say(error), 'bad')) }, icon('close'))
       : null,
   )
 }
 
+/** Shows all of a text that is cut off; there as long as it is. */
+function expander(text) {
+  const button = h('button', { type: 'button', class: 'link', 'aria-expanded': 'false', hidden: true }, 'Show all')
+  const isOpen = () => button.getAttribute('aria-expanded') === 'true'
+  button.addEventListener('click', () => {
+    button.setAttribute('aria-expanded', String(!isOpen()))
+    button.textContent = isOpen() ? 'Show less' : 'Show all'
+    text.classList.toggle('open', isOpen())
+  })
+  new ResizeObserver(() => {
+    if (!isOpen()) button.hidden = text.scrollHeight <= text.clientHeight + 1
+  }).observe(text)
+  return button
+}
+
+/** Goes to the message that is pinned, however far back it is. */
+async function jump(id) {
+  const isThere = await messages.goTo(id).catch((error) => toast(say(error), 'bad'))
+  if (isThere === false) toast('This message is no longer in the room.')
+}
+
 function showBanners() {
-  const order = ['connection', 'moderated', 'announcement', 'pin']
+  const order = ['connection', 'storage', 'moderated', 'announcement', 'pin']
   const box = byId('banners')
   const hadFocus = box.contains(document.activeElement)
   arrange(box, order.map((kind) => banners.get(kind)).filter(Boolean))
@@ -338,16 +450,18 @@ function onModerated({ act, until, reason }) {
   const what = { mute: 'You are muted', timeout: 'You are timed out', ban: 'You are banned' }[act]
   const left = until ? Math.max(0, until - Date.now()) : 0
   if (what) {
-    const text = `${what}${until ? ` for ${spell(Math.ceil(left / 1000))}` : ''}${reason ? `: ${reason}` : '.'}`
+    const text = heldAgainst(what, { until, reason }, (ms) => spell(Math.max(1, Math.ceil(ms / 1000))))
     composer.silence(act === 'ban' ? null : `${what}.`)
-    banners.set('moderated', h('div', { class: 'banner bad', role: 'alert' }, icon('lock'), h('div', { class: 'banner-body' }, text)))
+    banners.set('moderated', h('div', { class: 'banner bad', role: 'alert' }, icon('lock'), h('div', { class: 'banner-body', dir: 'auto' }, text)))
     // A timer takes at most so long; a mute of weeks is lifted by hand, or on the next visit.
-    if (until && left < 2_000_000_000) setTimeout(() => clearModerated(), left)
+    clearTimeout(moderatedUntil)
+    if (until && left < 2_000_000_000) moderatedUntil = setTimeout(() => clearModerated(), left)
   } else clearModerated()
   showBanners()
 }
 
 function clearModerated() {
+  clearTimeout(moderatedUntil)
   banners.delete('moderated')
   composer.silence(null)
   showBanners()
@@ -357,12 +471,23 @@ function refuse(title, text) {
   byId('messages').hidden = true
   const box = byId('refused')
   box.hidden = false
-  const sentence = text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? '' : '.')
-  box.replaceChildren(icon('lock'), h('h2', {}, title), h('p', {}, ...quoted(sentence)))
+  box.replaceChildren(icon('lock'), h('h2', {}, title), h('p', { dir: 'auto' }, ...quoted(text)))
   byId('middle').classList.add('is-refused')
   composer.block(title)
   for (const id of ['role', 'room-menu', 'reactions']) byId(id).hidden = true
   people.hide()
+}
+
+/** Redis is away, or back: what is published meanwhile waits. */
+function onStorage(isThere) {
+  if (isThere === !banners.has('storage')) return
+  if (isThere) banners.delete('storage')
+  else {
+    const text = h('div', { class: 'banner-body' }, 'Messages can’t be stored or delivered right now. What you write is sent as soon as they can.')
+    banners.set('storage', h('div', { class: 'banner bad', role: 'status' }, h('span', { class: 'spinner' }), text))
+  }
+  showBanners()
+  showConnection()
 }
 
 let troubled
@@ -371,10 +496,11 @@ const offline = offlineBanner()
 function onConnection({ state, retryMs, error }) {
   const pill = byId('connection')
   const live = state === 'open'
-  pill.dataset.state = state
-  const say = () => {
+  const show = () => {
     const isAway = banners.has('connection')
-    pill.textContent = live ? 'Live' : state === 'closed' ? 'Closed' : isAway ? 'Offline' : 'Connecting…'
+    const isStuck = live && banners.has('storage')
+    pill.dataset.state = isStuck ? 'stuck' : state
+    pill.textContent = isStuck ? 'Waiting for storage' : live ? 'Live' : state === 'closed' ? 'Closed' : isAway ? 'Offline' : state === 'idle' ? '' : 'Connecting…'
     // Who has come and gone since, nobody tells.
     byId('app').classList.toggle('is-offline', isAway)
     people.offline(isAway)
@@ -382,24 +508,24 @@ function onConnection({ state, retryMs, error }) {
   }
   clearTimeout(troubled)
   if (state !== 'waiting' && state !== 'connecting') banners.delete('connection')
-  say()
+  show()
+  showConnection = show
   if (live || state === 'idle') return
   if (state === 'closed' && error) {
     if (error.code === 'unauthenticated' && who.accounts) return location.reload()
-    const [title, text] =
-      error.code === 'unauthenticated' ? ['A token is needed to come in', error.message] : ['The server sent us away', error.message]
-    return refuse(title, text)
+    if (error.code === 'unauthenticated') return me ? refuse('Your login has ended', 'Open this page again with a new token.') : refuseEntry()
+    return refuse('The server closed the connection', sentence(error.message))
   }
   // Most are over before one could read it.
   if (state === 'waiting') {
     const until = Date.now() + retryMs
-    const show = () => {
+    const count = () => {
       offline.left.textContent = `trying again in ${Math.max(1, Math.ceil((until - Date.now()) / 1000))} s`
       banners.set('connection', offline.banner)
-      say()
-      troubled = setTimeout(show, 1_000)
+      show()
+      troubled = setTimeout(count, 1_000)
     }
-    troubled = setTimeout(show, banners.has('connection') ? 0 : 700)
+    troubled = setTimeout(count, banners.has('connection') ? 0 : 700)
   } else offline.left.textContent = 'trying now'
 }
 
@@ -407,6 +533,6 @@ function onConnection({ state, retryMs, error }) {
 function offlineBanner() {
   const left = h('span', { 'aria-hidden': 'true' })
   const again = h('button', { type: 'button', class: 'link', onclick: () => client.reconnect() }, 'Try now')
-  const text = h('div', { class: 'banner-body' }, 'No connection; ', left, '. What you write is sent when there is one.')
+  const text = h('div', { class: 'banner-body' }, 'No connection, ', left, '. What you write is sent as soon as there is one.')
   return { left, banner: h('div', { class: 'banner bad', role: 'status' }, h('span', { class: 'spinner' }), text, again) }
 }

@@ -11,10 +11,10 @@ const PAUSE = 2_000
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
 
-/** The IDs that a room has, from the newest back to `oldest`; all after `since` are among them. */
-async function idsOf(room, oldest) {
+/** The IDs that a room has, from the newest, or from before `before`, back to `oldest`; all after `since` are among them. */
+async function idsOf(room, { oldest, before }) {
   const ids = new Set()
-  let since
+  let since = before
   let first = null
   for (let page = 0; page < PAGES; page++) {
     const { entries, next } = await room.history({ before: since, limit: LIMIT })
@@ -31,10 +31,11 @@ async function idsOf(room, oldest) {
 export async function forgetDeleted(room, timeline) {
   // What comes while it is asked for may not be in the answer.
   const shown = timeline.storedIds
-  if (shown.size === 0) return
-  for (let tries = 1; room.state === 'joined'; tries++) {
+  const stretches = timeline.stretches
+  for (let tries = 1; room.state === 'joined' && stretches.length > 0; tries++) {
     try {
-      return timeline.keepOnly(shown, await idsOf(room, timeline.oldest))
+      const known = await Promise.all(stretches.map((stretch) => idsOf(room, stretch)))
+      return stretches.forEach((stretch, at) => timeline.keepOnly(stretch, shown, known[at]))
     } catch {
       if (tries === TRIES) return
       await sleep(PAUSE)

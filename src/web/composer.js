@@ -70,6 +70,13 @@ export class Composer {
     this.#show()
   }
 
+  /** Slow mode has changed: nobody waits for longer than this. */
+  waitAtMost(ms) {
+    const until = this.#waitUntil.get(this.#place) ?? 0
+    if (until > Date.now() + ms) this.#waitUntil.set(this.#place, Date.now() + ms)
+    this.#show()
+  }
+
   /** Whether it may be sent now. */
   #left() {
     return Math.max(0, Math.ceil(((this.#waitUntil.get(this.#place) ?? 0) - Date.now()) / 1000))
@@ -98,8 +105,8 @@ export class Composer {
     this.#note.classList.toggle('bad', this.#isTooLong)
     this.#note.setAttribute('role', this.#isTooLong ? 'alert' : 'status')
     this.#text.setAttribute('aria-invalid', String(this.#isTooLong))
-    const tooLong = this.#isTooLong ? 'This is too long for one message: send it in parts.' : null
-    const note = tooLong ?? this.#blocked ?? this.#silenced ?? (left > 0 ? `Slow mode: the next message can go in ${spell(left)}.` : '')
+    const tooLong = this.#isTooLong ? 'This is too long for one message. Send it in parts.' : null
+    const note = tooLong ?? this.#blocked ?? this.#silenced ?? (left > 0 ? `Slow mode: you can send the next message in ${spell(left)}.` : '')
     // Each second would be read aloud otherwise.
     if (counts && this.#note.textContent.startsWith('Slow mode')) this.#note.setAttribute('aria-live', 'off')
     else this.#note.removeAttribute('aria-live')

@@ -94,7 +94,7 @@ export function hueOf(user) {
 
 /** Says something in passing. */
 export function toast(text, kind = '') {
-  const element = h('p', { class: `toast ${kind}` }, text)
+  const element = h('p', { class: `toast ${kind}`, dir: 'auto' }, text)
   byId('toasts').append(element)
   setTimeout(() => element.remove(), 6_000)
 }

@@ -3,10 +3,16 @@
 // other devices have it, too, and it is there tomorrow.
 import { compareIds, timeOf } from './tailcast.js'
 import { Seen } from './seen.js'
-import { Timeline } from './timeline.js'
+import { Timeline, successor } from './timeline.js'
 
 /** Pages of the stream to look through for one conversation, each time its older messages are asked for. */
 const PAGES = 5
+
+/** Entries on one. */
+const LIMIT = 200
+
+/** Unread messages of a conversation that are known one by one. */
+const FRESH_MAX = 200
 
 /** What came longer ago is counted, but no longer announced, in ms: a device new to all of it would announce it all. */
 const FRESH = 20_000
@@ -18,8 +24,6 @@ export class Inbox {
   #talks = new Map()
   #read
   #told
-  #oldest = null
-  #hasOlder = true
   #onChange
 
   /** `outbox` has what is written; `onChange(talk, entry)` is called when a conversation has changed, with the entry that is news, if one is. */
@@ -42,15 +46,17 @@ export class Inbox {
 
   /** Conversations, the newest first. */
   get talks() {
-    const last = (talk) => talk.timeline.newest ?? '0-0'
-    return [...this.#talks.values()].sort((a, b) => compareIds(last(b), last(a)))
+    return [...this.#talks.values()].sort((a, b) => compareIds(b.last, a.last))
   }
 
   /** The conversation with a user; begun, if there is none. */
   talk(user) {
     let talk = this.#talks.get(user)
     if (!talk) {
-      talk = { user, unread: 0, isNew: false, timeline: new Timeline(() => this.#older(user), this.#outbox.queue({ kind: 'dm', name: user })) }
+      const source = { older: (id) => this.#older(user, id), newer: (id) => this.#newer(user, id) }
+      const timeline = new Timeline(source, this.#outbox.queue({ kind: 'dm', name: user }))
+      // `last` is the newest ID that is known, `fresh` are those that are unread.
+      talk = { user, last: '0-0', fresh: [], isNew: false, timeline, get unread() { return this.fresh.length } }
       talk.timeline.looksBack = true
       this.#talks.set(user, talk)
     }
@@ -66,22 +72,21 @@ export class Inbox {
   read(talk) {
     const { newest } = talk.timeline
     if (newest) this.#readTo(talk, newest)
-    talk.unread = 0
+    talk.fresh = []
     this.#onChange(talk)
   }
 
   #readTo(talk, id) {
-    talk.unread = 0
+    talk.fresh = []
     this.#read.to(talk.user, id)
   }
 
   /** Another tab has read something. */
   #recount() {
     for (const talk of this.#talks.values()) {
-      const isUnread = ({ id, user }) => id && user !== this.#me && this.#read.isNew(talk.user, id)
-      const unread = talk.timeline.items.filter(isUnread).length
-      if (unread >= talk.unread) continue
-      talk.unread = unread
+      const fresh = talk.fresh.filter((id) => this.#read.isNew(talk.user, id))
+      if (fresh.length === talk.unread) continue
+      talk.fresh = fresh
       this.#onChange(talk)
     }
   }
@@ -108,16 +113,16 @@ export class Inbox {
   }
 
   #onEntry(entry) {
-    this.#oldest ??= entry.id
     const user = this.#peer(entry)
     if (!user) return
     const talk = this.talk(user)
+    talk.last = entry.id
     talk.timeline.append(entry)
     const isOwn = entry.fields.user === this.#me
     // Who has answered, here or on another device, has read what came before.
     if (isOwn) this.#readTo(talk, entry.id)
     const isUnread = !isOwn && this.#read.isNew(user, entry.id)
-    if (isUnread) talk.unread += 1
+    if (isUnread && talk.unread < FRESH_MAX) talk.fresh.push(entry.id)
     this.#onChange(talk, isUnread && this.#isNews(user, entry.id) ? entry : null)
   }
 
@@ -127,22 +132,41 @@ export class Inbox {
     return Date.now() - timeOf(id) < FRESH
   }
 
-  /** Older entries of one conversation; those of others on the way are kept for them. */
-  async #older(user) {
+  /** Entries of one conversation before an ID; conversations that show up on the way are listed from then on. */
+  async #older(user, before) {
     const found = []
-    for (let page = 0; page < PAGES && this.#hasOlder && found.length === 0; page++) {
-      const { entries, next } = await this.#client.inbox.history({ before: this.#oldest ?? undefined, limit: 200 })
-      this.#hasOlder = next !== null
-      this.#oldest = entries[0]?.id ?? this.#oldest
-      const mine = entries.filter((entry) => this.#peer(entry) === user)
-      found.unshift(...mine)
-      for (const entry of entries) {
-        const other = this.#peer(entry)
-        if (other && other !== user) this.talk(other).timeline.prepend(entry)
-      }
+    let searched = before
+    let hasMore = true
+    for (let page = 0; page < PAGES && hasMore && found.length === 0; page++) {
+      const { entries, next } = await this.#client.inbox.history({ before: searched, limit: LIMIT })
+      hasMore = next !== null
+      searched = entries[0]?.id ?? searched
+      found.unshift(...entries.filter((entry) => this.#peer(entry) === user))
+      for (const entry of entries) this.#discover(entry)
     }
     const talk = this.talk(user)
-    talk.isNew ||= !this.#hasOlder && found.length + talk.timeline.items.length === 0
-    return { entries: found, hasOlder: this.#hasOlder }
+    talk.isNew ||= !hasMore && found.length + talk.timeline.items.length === 0
+    return { entries: found, hasMore, searched }
+  }
+
+  /** Entries of one conversation after an ID. */
+  async #newer(user, after) {
+    let from = after
+    while (true) {
+      const { entries, next } = await this.#client.inbox.history({ after: from, limit: LIMIT })
+      const found = entries.filter((entry) => this.#peer(entry) === user)
+      if (found.length > 0 || next === null) return { entries: found, hasMore: next !== null }
+      from = next
+    }
+  }
+
+  /** An entry of some conversation has been met, which may not be known yet. */
+  #discover(entry) {
+    const user = this.#peer(entry)
+    if (!user) return
+    const talk = this.talk(user)
+    if (compareIds(entry.id, talk.last) <= 0) return
+    talk.last = entry.id
+    talk.timeline.searchFrom(successor(entry.id))
   }
 }

@@ -1,6 +1,7 @@
 // The list of messages: groups, days, gaps, and where one has scrolled to.
 import { compareIds } from './tailcast.js'
 import { arrange, avatar, badge, byId, h, icon } from './dom.js'
+import { say } from './words.js'
 import { clockTime, dayKey, dayName, fullTime, linked, relativeTime } from './text.js'
 
 /** Messages of one user this close together are one group. */
@@ -9,19 +10,25 @@ const GROUP_MS = 2 * 60_000
 /** So far from the end still counts as being there, in pixels. */
 const NEAR = 80
 
+/** So far from where the stretch that is held ends, more of it is asked for, in pixels. */
+const AHEAD = 400
+
+/** Messages in sight that are held on to while the list changes around them. */
+const ANCHORS = 5
+
 /** Before older messages are asked for again, if that failed, in ms. */
 const PAUSE = 2_500
 
 const GAP_TEXT = {
-  trimmed: 'Messages are missing here: they were no longer kept when you came back.',
-  deleted: 'The room was emptied, and begins anew here.',
-  rewound: 'The room lost its newest messages, and goes on from here.',
+  trimmed: 'Some messages are missing here. They were removed before you came back.',
+  deleted: 'The room was cleared and starts again here.',
+  rewound: 'The room lost its newest messages and continues here.',
 }
 
 /** Why a message waits for its turn. */
 const WAIT_TEXT = {
-  too_fast: 'Faster than is allowed here:',
-  room_too_fast: 'Many are writing here:',
+  too_fast: 'You are sending too fast:',
+  room_too_fast: 'This room is busy:',
   slow_mode: 'Slow mode:',
 }
 
@@ -43,6 +50,7 @@ export class MessageList {
   #pausedUntil = 0
   #begin = h('li', { class: 'begin' })
   #news = h('li', { class: 'news' }, h('span', {}, 'New messages'))
+  #loadingNewer = h('li', { class: 'loading', 'aria-label': 'Loading newer messages' }, h('span', { class: 'spinner' }))
   #loading = h('li', { class: 'loading', 'aria-label': 'Loading older messages' }, h('span', { class: 'spinner' }))
 
   /** `name` is how oneself is shown; `onMenu(item, anchor)` opens what can be done with a message. */
@@ -58,12 +66,14 @@ export class MessageList {
   }
 
   /** Shows a timeline; `title` is what its beginning says, and `beginning(isEmpty)` the text below that. */
-  show(timeline, title, beginning = (isEmpty) => (isEmpty ? 'Nobody has said anything yet.' : 'This is as far back as it goes.')) {
+  show(timeline, title, beginning = (isEmpty) => (isEmpty ? 'No messages yet.' : 'This is the beginning.')) {
     this.#beginning = beginning
     this.#timeline?.onChange(() => {})
     this.#timeline = timeline
     this.#days.clear()
-    this.#sticks = true
+    this.#follow(true)
+    // What came while one was elsewhere is not read through from where one left.
+    timeline.toEnd()
     this.#seen()
     this.#pausedUntil = 0
     this.#begin.replaceChildren(h('strong', {}, title), h('span'))
@@ -91,23 +101,48 @@ export class MessageList {
   }
 
   toEnd() {
-    this.#sticks = true
+    this.#follow(true)
+    this.#timeline.toEnd()
     this.#seen()
-    this.#scrollToEnd()
+    this.#draw()
     byId('composer-text').focus()
+  }
+
+  /** Goes to a message, wherever it is in the stream; false if it is not there any more. */
+  async goTo(id) {
+    const timeline = this.#timeline
+    const wasAtEnd = this.#sticks
+    this.#follow(false)
+    const isThere = await timeline.goTo(id)
+    if (timeline !== this.#timeline) return true
+    const item = isThere && timeline.items.find((other) => other.id === id)
+    if (!item) {
+      this.#follow(wasAtEnd && !timeline.hasNewer)
+      return false
+    }
+    this.#draw()
+    const node = this.#nodes.get(item)
+    node.scrollIntoView({ block: 'center' })
+    node.focus({ preventScroll: true })
+    node.classList.remove('found')
+    requestAnimationFrame(() => node.classList.add('found'))
+    return true
+  }
+
+  /** Whether the view goes along with the newest messages. */
+  #follow(sticks) {
+    this.#sticks = sticks
+    if (this.#timeline) this.#timeline.follows = sticks
   }
 
   #onAdded(item) {
     const isOwn = item.user === this.#me && this.#me !== null
-    if (item.state === 'pending') {
-      this.#sticks = true
-      return
-    }
+    if (item.state === 'pending') return this.#follow(true)
     if (isOwn || item.kind !== 'message') return
     // What is replayed on coming in was said long ago.
     if (Date.now() - item.time > 20_000) return
     const said = byId('said')
-    said.append(h('p', { data: { id: item.id } }, `${this.#nameOf(item.user) ?? 'Somebody'}: ${item.text}`))
+    said.append(h('p', { dir: 'auto', data: { id: item.id } }, `${this.#nameOf(item.user) ?? 'Someone'}: ${item.text}`))
     while (said.childElementCount > 5) said.firstChild.remove()
     if (!this.#sticks) this.#unseen += 1
   }
@@ -125,40 +160,51 @@ export class MessageList {
     else requestAnimationFrame(draw)
   }
 
+  /**
+   * Brings the list up to date, at most once a frame: first what is read of the layout, which is as the last frame left
+   * it, then what is written, and at the end the one layout that the place to scroll to needs.
+   */
   #draw() {
     const timeline = this.#timeline
-    if (this.#sticks) timeline.trim()
-    const anchor = this.#sticks ? null : this.#anchor()
+    const anchors = this.#sticks ? [] : this.#anchors()
     const children = []
     if (timeline.isLoading) children.push(this.#loading)
     else if (!timeline.hasOlder) {
       const isEmpty = timeline.items.length + timeline.pending.length === 0
-      this.#begin.lastChild.textContent = this.#beginning(isEmpty)
+      const text = this.#beginning(isEmpty)
+      if (this.#begin.lastChild.textContent !== text) this.#begin.lastChild.textContent = text
       children.push(this.#begin)
     }
     let before = null
     const firstNew = this.#firstNew()
-    for (const item of [...timeline.items, ...timeline.pending]) {
-      const day = dayKey(item.time)
-      const isNewDay = item.kind !== 'gap' && day !== before?.day
-      if (isNewDay) children.push(this.#day(day, item.time))
+    const add = (item) => {
+      item.day ??= item.kind === 'gap' ? before?.day : dayKey(item.time)
+      const isNewDay = item.kind !== 'gap' && item.day !== before?.day
+      if (isNewDay) children.push(this.#day(item.day, item.time))
       if (item === firstNew) children.push(this.#news)
       const follows =
         !isNewDay && item !== firstNew && before?.kind === 'message' && item.kind === 'message' && before.user === item.user && item.time - before.time < GROUP_MS
       const node = this.#node(item)
-      node.classList.toggle('follows', follows)
+      if (node.follows !== follows) {
+        node.classList.toggle('follows', follows)
+        node.follows = follows
+      }
       children.push(node)
-      before = { kind: item.kind, user: item.user, time: item.time, day: item.kind === 'gap' ? before?.day : day }
+      before = item
     }
+    timeline.items.forEach(add)
+    // What was written here is below the newest, which may not be what is shown.
+    if (!timeline.hasNewer) timeline.pending.forEach(add)
+    if (timeline.isLoadingNewer) children.push(this.#loadingNewer)
     const held = document.activeElement?.closest('#list > .message') ?? null
-    const place = [...this.#list.children].indexOf(held)
+    const place = held ? [...this.#list.children].indexOf(held) : -1
     arrange(this.#list, children)
     if (held && !held.isConnected) this.#holdAt(place)
-    if (this.#sticks) this.#scrollToEnd()
-    else if (anchor?.node.isConnected) this.#box.scrollTop += anchor.node.getBoundingClientRect().top - anchor.top
     // Nor is what was deleted there for who listens.
     for (const line of [...byId('said').children]) if (!timeline.has(line.dataset.id)) line.remove()
     this.#showBelow()
+    if (this.#sticks) this.#scrollToEnd()
+    else this.#keepPlace(anchors)
     this.#fill()
   }
 
@@ -178,29 +224,48 @@ export class MessageList {
     next.focus({ preventScroll: true })
   }
 
-  /** The first message in sight, and where it is. */
-  #anchor() {
+  /** The first messages in sight, and where they are: one of them will still be there after a change. */
+  #anchors() {
     const top = this.#box.getBoundingClientRect().top
-    for (const node of this.#list.children) {
-      const box = node.getBoundingClientRect()
-      if (box.bottom > top && node.dataset.id) return { node, top: box.top }
+    const nodes = this.#list.children
+    // They are in the order of their places.
+    let from = 0
+    let to = nodes.length
+    while (from < to) {
+      const middle = (from + to) >> 1
+      if (nodes[middle].getBoundingClientRect().bottom > top) to = middle
+      else from = middle + 1
     }
-    return null
+    const anchors = []
+    for (; from < nodes.length && anchors.length < ANCHORS; from++) {
+      if (nodes[from].dataset.id) anchors.push({ node: nodes[from], top: nodes[from].getBoundingClientRect().top })
+    }
+    return anchors
+  }
+
+  #keepPlace(anchors) {
+    const anchor = anchors.find(({ node }) => node.isConnected)
+    const moved = anchor ? anchor.node.getBoundingClientRect().top - anchor.top : 0
+    if (Math.abs(moved) >= 0.5) this.#box.scrollTop += moved
   }
 
   #onScroll() {
     const { scrollTop, scrollHeight, clientHeight } = this.#box
-    this.#sticks = scrollHeight - scrollTop - clientHeight < NEAR
+    this.#follow(!this.#timeline.hasNewer && scrollHeight - scrollTop - clientHeight < NEAR)
     if (this.#sticks) this.#seen()
     this.#showBelow()
     this.#fill()
   }
 
-  /** Loads what is older as soon as its place is near. */
+  /** Loads what is beyond the stretch as soon as its place is near. */
   #fill() {
-    if (this.#box.scrollTop > 400 || !this.#timeline.hasOlder || this.#timeline.isLoading) return
+    const timeline = this.#timeline
     if (Date.now() < this.#pausedUntil) return
-    this.#timeline.older().catch(() => {
+    const { scrollTop, scrollHeight, clientHeight } = this.#box
+    let loading
+    if (timeline.hasOlder && !timeline.isLoading && scrollTop < AHEAD) loading = timeline.older()
+    else if (timeline.hasNewer && !timeline.isLoadingNewer && scrollHeight - scrollTop - clientHeight < AHEAD) loading = timeline.newer()
+    loading?.catch(() => {
       // No connection, most likely. Not again at once, but without being asked.
       this.#pausedUntil = Date.now() + PAUSE
       setTimeout(() => this.#fill(), PAUSE + 10)
@@ -272,12 +337,12 @@ export class MessageList {
       return h('li', { class: 'gap', role: 'note' }, h('span', {}, GAP_TEXT[item.reason] ?? GAP_TEXT.trimmed))
     }
     const data = item.id ? { id: item.id } : {}
-    if (item.kind === 'notice') return h('li', { class: 'notice', data }, item.text)
+    if (item.kind === 'notice') return h('li', { class: 'notice', dir: 'auto', data }, item.text)
     const isOwn = item.user !== null && item.user === this.#me
     const time = h('time', { dateTime: new Date(item.time).toISOString(), title: fullTime(item.time), data: { ms: String(item.time) } }, relativeTime(item.time))
     const more = h(
       'button',
-      { type: 'button', class: 'icon-button more', tabIndex: -1, 'aria-label': 'What to do with this message', 'aria-haspopup': 'menu', onclick: () => this.#onMenu(item, more) },
+      { type: 'button', class: 'icon-button more', tabIndex: -1, 'aria-label': 'Message actions', 'aria-haspopup': 'menu', onclick: () => this.#onMenu(item, more) },
       icon('more'),
     )
     return h(
@@ -288,8 +353,8 @@ export class MessageList {
       h(
         'div',
         { class: 'body' },
-        h('p', { class: 'head' }, h('strong', { class: 'name', title: item.user }), h('span', { class: 'handle' }), isOwn && h('span', { class: 'you' }, 'you'), time),
-        h('p', { class: 'text' }, ...linked(item.text)),
+        h('p', { class: 'head' }, h('strong', { class: 'name', title: item.user, dir: 'auto' }), h('span', { class: 'handle', dir: 'auto' }), isOwn && h('span', { class: 'you' }, 'you'), time),
+        h('p', { class: 'text', dir: 'auto' }, ...linked(item.text)),
         this.#fate(item),
       ),
       item.state === 'stored' && item.id ? more : null,
@@ -312,7 +377,7 @@ export class MessageList {
       if (left > 0) setTimeout(count, 250)
     }
     count()
-    return h('p', { class: 'fate', role: 'alert' }, isUnsure ? 'Couldn’t confirm that this was sent; it may be there already. ' : `Not sent: ${item.error.message}. `, retry, discard)
+    return h('p', { class: 'fate', role: 'alert' }, isUnsure ? 'Couldn’t confirm that this was sent; it may be there already. ' : `Not sent. ${say(item.error, 'send')} `, retry, discard)
   }
 
   /** It goes by itself, as soon as it may. */
@@ -332,6 +397,11 @@ export class MessageList {
   #onKey(event) {
     const messages = [...this.#list.querySelectorAll('.message')]
     const at = messages.indexOf(document.activeElement)
+    if (at >= 0 && event.key === 'End' && this.#timeline.hasNewer) {
+      event.preventDefault()
+      this.toEnd()
+      return [...this.#list.querySelectorAll('.message')].at(-1)?.focus()
+    }
     const to = { ArrowUp: at < 0 ? messages.length - 1 : at - 1, ArrowDown: at + 1, Home: 0, End: messages.length - 1 }[event.key]
     if (to !== undefined && (at >= 0 || event.key === 'ArrowUp')) {
       event.preventDefault()

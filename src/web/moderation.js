@@ -1,6 +1,7 @@
 // What those may do who keep a room in order, and what anybody may do about a message or a user.
 import { toast } from './dom.js'
 import { ask, menu } from './dialogs.js'
+import { say } from './words.js'
 
 const TIMES = [
   ['60', '1 minute'],
@@ -8,7 +9,7 @@ const TIMES = [
   ['3600', '1 hour'],
   ['86400', '1 day'],
   ['604800', '1 week'],
-  ['', 'until it is lifted'],
+  ['', 'until lifted'],
 ]
 
 const SLOW = [
@@ -59,15 +60,15 @@ export class Moderation {
     return [
       ...items,
       null,
-      { label: 'Time out…', run: () => this.#askFor('timeout', user, 'Time out', `${user} may not write for a while.`, '300') },
-      { label: 'Mute…', run: () => this.#askFor('mute', user, 'Mute', `${user} may read, but not write.`, '') },
-      { label: 'Lift mute', run: () => this.#do({ act: 'unmute', user }, `${user} may write.`) },
-      { label: 'Ban…', danger: true, run: () => this.#askFor('ban', user, 'Ban', `${user} is put out of the room, and can't come back.`, '') },
-      { label: 'Lift ban', run: () => this.#do({ act: 'unban', user }, `${user} may come back.`) },
+      { label: 'Time out…', run: () => this.#askFor('timeout', user, 'Time out', `${user} can’t write for a while.`, '300') },
+      { label: 'Mute…', run: () => this.#askFor('mute', user, 'Mute', `${user} can read, but not write.`, '') },
+      { label: 'Lift mute', run: () => this.#do({ act: 'unmute', user }, `${user} can write again.`) },
+      { label: 'Ban…', danger: true, run: () => this.#askFor('ban', user, 'Ban', `${user} is removed from the room and can’t come back.`, '') },
+      { label: 'Lift ban', run: () => this.#do({ act: 'unban', user }, `${user} can come back.`) },
       {
         label: 'Delete all their messages…',
         danger: true,
-        run: () => this.#sure(`Delete all messages of ${user}?`, 'They are gone from the room and its history, for everybody.', { act: 'delete', user }, 'Deleted.'),
+        run: () => this.#sure(`Delete all messages of ${user}?`, 'They are removed from the room and its history for everyone.', { act: 'delete', user }, 'Deleted.'),
       },
     ]
   }
@@ -89,9 +90,9 @@ export class Moderation {
     }
     if (rights.has('announce')) {
       items.push(null)
-      items.push({ label: 'Announce…', run: () => this.#askText('announce', 'Announce', '', 'Shown above the messages, to everybody.') })
-      if (info.announcement) items.push({ label: 'Take the announcement down', run: () => this.#do({ act: 'unannounce' }) })
-      items.push({ label: 'Pin a text…', run: () => this.#askText('pin', 'Pin', '', 'Shown above the messages, to everybody.') })
+      items.push({ label: 'Announce…', run: () => this.#askText('announce', 'Announce', '', 'Shown to everyone, above the messages.') })
+      if (info.announcement) items.push({ label: 'Remove the announcement', run: () => this.#do({ act: 'unannounce' }) })
+      items.push({ label: 'Pin a text…', run: () => this.#askText('pin', 'Pin', '', 'Shown to everyone, above the messages.') })
       if (info.pin) items.push({ label: 'Unpin', run: () => this.#do({ act: 'unpin' }) })
     }
     menu(anchor, 'Moderate this room', items)
@@ -103,7 +104,7 @@ export class Moderation {
       hint,
       fields: [
         { name: 'seconds', label: 'For', options: act === 'timeout' ? TIMES.slice(0, -1) : TIMES, value: lasts },
-        { name: 'reason', label: 'Why (they are told)', placeholder: 'optional' },
+        { name: 'reason', label: 'Reason (shown to them)', placeholder: 'optional' },
       ],
       go: title,
       danger: act === 'ban',
@@ -126,8 +127,8 @@ export class Moderation {
   #askSlow(now) {
     ask({
       title: 'Slow mode',
-      hint: 'One message per user in so long. Hosts and moderators are exempt.',
-      fields: [{ name: 'seconds', label: 'One message in', options: SLOW, value: String(now) }],
+      hint: 'Each user can send one message in this time. Hosts and moderators are exempt.',
+      fields: [{ name: 'seconds', label: 'One message every', options: SLOW, value: String(now) }],
       go: 'Save',
       run: ({ seconds }) => this.#try({ act: 'slow', seconds: Number(seconds) }),
     })
@@ -137,8 +138,8 @@ export class Moderation {
     ask({
       title: 'Lift a mute or ban',
       fields: [
-        { name: 'act', label: 'What', options: [['unban', 'Ban'], ['unmute', 'Mute or time-out']] },
-        { name: 'user', label: 'Of whom', required: true },
+        { name: 'act', label: 'Lift', options: [['unban', 'Ban'], ['unmute', 'Mute or time-out']] },
+        { name: 'user', label: 'User', required: true },
       ],
       go: 'Lift',
       run: ({ act, user }) => this.#try({ act, user }),
@@ -160,7 +161,7 @@ export class Moderation {
       await this.#room().moderate(act)
       return null
     } catch (error) {
-      return error.message
+      return say(error)
     }
   }
 
@@ -169,7 +170,7 @@ export class Moderation {
       await navigator.clipboard.writeText(text)
       toast('Copied.')
     } catch {
-      toast('The browser does not let this page copy.', 'bad')
+      toast('The browser didn’t allow copying.', 'bad')
     }
   }
 }

@@ -163,6 +163,11 @@ class Queue {
     return this.#queue(item)
   }
 
+  /** Slow mode is over: what waits for it goes now. */
+  hurry() {
+    for (const item of this.items) if (item.state === 'waiting' && item.error.code === 'slow_mode') item.wake?.()
+  }
+
   /** Forgets a message that failed, or waits. */
   discard(item) {
     item.state = 'discarded'

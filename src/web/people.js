@@ -30,7 +30,7 @@ export class People {
     for (const user of this.#nodes.keys()) if (!members.has(user)) this.#nodes.delete(user)
     const rest = count - Math.min(users.length, SHOWN)
     byId('people-none').hidden = rest <= 0 && count > 0
-    byId('people-none').textContent = count === 0 ? 'Nobody who is known by name.' : `${users.length ? 'and ' : ''}${rest} ${users.length ? 'more' : 'people'}`
+    byId('people-none').textContent = count === 0 ? 'Nobody here has a name.' : `${users.length ? 'and ' : ''}${rest} ${users.length ? 'more' : 'people'}`
     this.#count(count)
   }
 
@@ -68,7 +68,7 @@ export class People {
       'button',
       { type: 'button', class: 'person', 'aria-haspopup': isMe ? null : 'menu', disabled: isMe, onclick: () => this.#onPick(user, button) },
       avatar(user, 'here'),
-      h('span', { class: 'person-name', title: shown({ user, name }) }, name ?? user, name && name !== user ? h('small', {}, user) : null),
+      h('span', { class: 'person-name', dir: 'auto', title: shown({ user, name }) }, name ?? user, name && name !== user ? h('small', {}, user) : null),
       badge(role),
       isMe ? h('span', { class: 'you' }, 'you') : null,
     )

@@ -4,7 +4,6 @@ import { arrange, avatar, byId, h, icon } from './dom.js'
 import { ask } from './dialogs.js'
 import { go, here, isHere, linkTo } from './place.js'
 import { Seen } from './seen.js'
-import { readEntry } from './text.js'
 
 /** How often the counts are asked for, in ms. */
 const EVERY = 4_000
@@ -20,6 +19,12 @@ const LISTED = 10
 
 /** Unread messages of a conversation that are counted. */
 const COUNTED = 99
+
+/** Numbers in names count as numbers: room 2 comes before room 10. */
+const naturally = new Intl.Collator(undefined, { numeric: true })
+
+/** What was typed is asked for after so long without another letter, in ms. */
+const TYPED = 200
 
 const NOTHING = { count: 0, isLeast: false }
 
@@ -40,14 +45,19 @@ export class Rooms {
   #me
   #hasHomepage = true
   #onTopic
+  #onStorage
 
-  /** `onTopic(room, topic)` is told what a list says of a room. */
-  constructor({ client, me, inbox, onTopic }) {
+  /**
+   * `onTopic(room, topic)` is told what a list says of a room, and `onStorage(isThere)` whether the node has its
+   * Redis.
+   */
+  constructor({ client, me, inbox, onTopic, onStorage }) {
     this.#client = client
     this.#me = me
     this.#seen = new Seen(`read-rooms.${me ?? ''}`, () => this.show())
     this.#inbox = inbox
     this.#onTopic = onTopic
+    this.#onStorage = onStorage
     byId('room-new').append(icon('plus'))
     byId('room-new').addEventListener('click', () => this.#askRoom())
     byId('direct-new').append(icon('plus'))
@@ -121,14 +131,18 @@ export class Rooms {
       if (now) this.#rooms.set(now.room, { ...now, ...this.#rooms.get(now.room), count: now.count })
       for (const { room, topic } of rooms) if (topic) this.#onTopic(room, topic)
       this.show()
-    } catch {
-      // No connection; the page says so elsewhere.
+    } catch (error) {
+      // Without a connection the page says so elsewhere.
+      if (/^redis_/.test(error.code)) this.#onStorage(false)
     }
   }
 
   async #homepage() {
     try {
-      return (await this.#client.get('/homepage_json')).rooms
+      const { rooms, redis, truncated } = await this.#client.get('/homepage_json?summary=1')
+      this.#onStorage(redis !== 'away')
+      byId('rooms-more').hidden = !truncated
+      return rooms
     } catch (error) {
       if (error.status !== 404) throw error
       this.#hasHomepage = false
@@ -144,20 +158,34 @@ export class Rooms {
       rooms.push(...page.rooms)
       cursor = page.next
     } while (cursor && rooms.length < ROOMS_MAX)
+    this.#onStorage(true)
+    byId('rooms-more').hidden = !cursor
     return rooms
   }
 
   /** Rooms and conversations as they are now. */
   show() {
     const names = new Set([...this.#rooms.keys(), ...this.#visited])
-    const rooms = [...names].filter((name) => !name.startsWith('@')).sort((a, b) => a.localeCompare(b))
+    const rooms = [...names].filter((name) => !name.startsWith('@')).sort(naturally.compare)
     arrange(byId('rooms'), rooms.map((name) => this.#roomNode(name)))
     const talks = this.#inbox?.talks ?? []
     byId('direct-none').hidden = talks.length > 0
+    this.#raise(talks.some(({ unread }) => unread > 0))
     arrange(byId('direct'), talks.map((talk) => this.#talkNode(talk)))
     const hasNews = rooms.some((name) => this.#news(name).count !== 0) || talks.some(({ unread }) => unread > 0)
     byId('rooms-open').classList.toggle('has-news', hasNews)
     byId('rooms-open').setAttribute('aria-label', `Rooms and conversations${hasNews ? ', with something new' : ''}`)
+  }
+
+  /** Conversations with something unread are above the rooms, which may fill the panel. */
+  #raise(isRaised) {
+    const [direct, rooms] = [byId('direct-section'), byId('rooms-section')]
+    if (direct.classList.contains('raised') === isRaised) return
+    direct.classList.toggle('raised', isRaised)
+    // What is moved loses the focus: of the two, the one without it.
+    const hasFocus = direct.contains(document.activeElement)
+    if (!hasFocus) (isRaised ? rooms.before(direct) : rooms.after(direct))
+    else (isRaised ? direct.after(rooms) : direct.before(rooms))
   }
 
   /**
@@ -165,11 +193,11 @@ export class Rooms {
    * one has never been in has nothing new: nothing of it was old.
    */
   #news(name) {
-    const { last, messages } = this.#rooms.get(name) ?? {}
+    const { last, recent } = this.#rooms.get(name) ?? {}
     if (!last || isHere({ kind: 'room', name }) || !this.#seen.has(name) || !this.#seen.isNew(name, last)) return NOTHING
-    if (!messages) return { count: null, isLeast: true }
-    const fresh = messages.filter(({ id }) => this.#seen.isNew(name, id))
-    const others = fresh.filter((entry) => entry.fields.user !== this.#me && readEntry(entry).kind === 'message')
+    if (!recent) return { count: null, isLeast: true }
+    const fresh = recent.filter(({ id }) => this.#seen.isNew(name, id))
+    const others = fresh.filter(({ user, event }) => user !== this.#me && event !== 'join' && event !== 'leave')
     return { count: others.length, isLeast: fresh.length >= LISTED }
   }
 
@@ -201,7 +229,7 @@ export class Rooms {
       'a',
       { href: linkTo(place), class: `place ${isNew ? 'new' : ''}`, 'aria-current': isCurrent ? 'page' : null },
       sign,
-      h('span', { class: 'place-name' }, h('span', {}, place.name), detail ? h('small', {}, detail) : null),
+      h('span', { class: 'place-name' }, h('span', { dir: 'auto' }, place.name), detail ? h('small', { dir: 'auto' }, detail) : null),
       ...marks.filter(Boolean),
     )
     link.addEventListener('click', (event) => {
@@ -220,11 +248,11 @@ export class Rooms {
   #askRoom() {
     ask({
       title: 'Open a room',
-      hint: 'A room is there as soon as somebody is in it.',
+      hint: 'The room is created if it doesn’t exist yet.',
       fields: [{ name: 'name', label: 'Name', required: true, max: 80 }],
       go: 'Open',
       run: async ({ name }) => {
-        if (name.startsWith('@')) return 'Names of rooms don’t begin with @.'
+        if (name.startsWith('@')) return 'Room names don’t start with @.'
         go({ kind: 'room', name })
       },
     })
@@ -232,7 +260,7 @@ export class Rooms {
 
   #askUser() {
     ask({
-      title: 'Write to somebody',
+      title: 'New direct message',
       fields: [{ name: 'user', label: 'Name', required: true, max: 80 }],
       go: 'Write',
       run: async ({ user }) => go({ kind: 'dm', name: user.replace(/^@/, '') }),
@@ -246,6 +274,7 @@ export class Rooms {
     const isMac = /Mac|iPhone|iPad/.test(navigator.platform)
     let options = []
     let at = 0
+    let typing
     byId('jump-icon').append(icon('search'))
     byId('jump-key').textContent = isMac ? '⌘ K' : 'Ctrl K'
     const open = () => {
@@ -262,7 +291,7 @@ export class Rooms {
     const find = () => {
       const text = input.value.trim()
       const wanted = text.replace(/^[#@]/, '').toLowerCase()
-      const rooms = [...new Set([...this.#rooms.keys(), ...this.#visited])].sort().map((name) => ({ kind: 'room', name }))
+      const rooms = [...new Set([...this.#rooms.keys(), ...this.#visited])].sort(naturally.compare).map((name) => ({ kind: 'room', name }))
       const talks = (this.#inbox?.talks ?? []).map(({ user }) => ({ kind: 'dm', name: user }))
       const all = text.startsWith('@') ? talks : text.startsWith('#') ? rooms : [...rooms, ...talks]
       options = all.filter(({ name }) => name.toLowerCase().includes(wanted)).slice(0, 12)
@@ -271,6 +300,16 @@ export class Rooms {
       if (typed && !isThere) options.push(text.startsWith('@') && this.#inbox ? { kind: 'dm', name: typed, isNew: true } : { kind: 'room', name: typed, isNew: true })
       at = 0
       draw()
+      clearTimeout(typing)
+      const last = options.at(-1)
+      if (last?.isNew && last.kind === 'room') typing = setTimeout(() => askIfThere(last), TYPED)
+    }
+    // A list has the rooms that were active last: of others only the node knows whether they are there.
+    const askIfThere = async (option) => {
+      const there = await this.#client.get(`/rooms/${encodeURIComponent(option.name)}?limit=1`).catch(() => null)
+      if (!there?.entries?.length) return
+      option.isNew = false
+      if (options.includes(option)) draw()
     }
     const draw = () => {
       list.replaceChildren(
@@ -279,8 +318,8 @@ export class Rooms {
             'li',
             { id: `option-${index}`, role: 'option', 'aria-selected': String(index === at), onclick: () => choose(option) },
             option.kind === 'dm' ? avatar(option.name, 'small') : h('span', { class: 'hash' }, '#'),
-            h('span', {}, option.name),
-            option.isNew ? h('small', {}, option.kind === 'dm' ? 'write to them' : 'open this room') : null,
+            h('span', { dir: 'auto' }, option.name),
+            option.isNew ? h('small', {}, option.kind === 'dm' ? 'new conversation' : 'new room') : null,
           ),
         ),
       )

@@ -1,5 +1,6 @@
 // Who one is: asked of the server, or at the door.
 import { byId, kept } from './dom.js'
+import { say } from './words.js'
 
 /** The folder that the page is in: where the server is. */
 export const base = new URL('./', location.href).href
@@ -68,7 +69,7 @@ function onSubmit(answer) {
       event.preventDefault()
       byId('door-error').textContent = ''
       byId('door-go').disabled = true
-      const error = await answer().catch(() => 'The server does not answer. Try again.')
+      const error = await answer().catch(() => 'The server can’t be reached. Try again.')
       byId('door-go').disabled = false
       if (error) {
         byId('door-error').textContent = error
@@ -83,12 +84,12 @@ function onSubmit(answer) {
 
 /** Where anybody is believed: a name. */
 async function askName() {
-  open('Come in', 'Pick a name, and you are in the room.', 'Come in')
+  open('Join the chat', 'Pick a name that others will see.', 'Join')
   let name
   await onSubmit(async () => {
     name = byId('door-user').value.trim()
-    if (!name) return 'A name has at least one letter.'
-    if (/\p{Cc}/u.test(name)) return 'A name is plain text.'
+    if (!name) return 'Enter a name.'
+    if (/\p{Cc}/u.test(name)) return 'A name can’t have control characters.'
     if (new TextEncoder().encode(name).length > 128) return 'This name is too long.'
     kept.write('name', name)
     return null
@@ -100,7 +101,7 @@ async function askName() {
 async function askPassword() {
   let isNew = false
   const show = () => {
-    open(isNew ? 'Make an account' : 'Log in', isNew ? 'Pick a name and a password.' : 'Good to see you again.', isNew ? 'Register' : 'Log in')
+    open(isNew ? 'Create account' : 'Log in', isNew ? 'Pick a name and a password.' : 'Welcome back.', isNew ? 'Create account' : 'Log in')
     byId('door-login').setAttribute('aria-pressed', String(!isNew))
     byId('door-register').setAttribute('aria-pressed', String(isNew))
     byId('door-shown-field').hidden = !isNew
@@ -123,6 +124,6 @@ async function askPassword() {
     const shown = byId('door-shown').value.trim()
     if (isNew && shown) body.name = shown
     const { status, json } = await ask('POST', isNew ? 'register' : 'login', body)
-    return status < 300 ? null : (json?.error?.message ?? `The server said ${status}.`)
+    return status < 300 ? null : (json?.error ? say(json.error) : `The server answered with an error (${status}).`)
   })
 }

@@ -1,6 +1,9 @@
 // What people read: links, times, names of days, and entries that are no messages.
 import { h } from './dom.js'
 
+/** Marks at the end of a link that belong to the sentence. */
+const MARKS = '.,:;!?…'
+
 const LINK = /https?:\/\/[^\s<>"'`]+/g
 
 /** Text with its links made clickable, as nodes. */
@@ -9,7 +12,7 @@ export function linked(text) {
   let at = 0
   for (const match of text.matchAll(LINK)) {
     // A full stop or a bracket after a link is the sentence's.
-    let link = match[0].replace(/[.,:;!?…]+$/, '')
+    let link = match[0].slice(0, endOf(match[0]))
     if (link.endsWith(')') && !link.includes('(')) link = link.slice(0, -1)
     if (!URL.canParse(link)) continue
     nodes.push(text.slice(at, match.index))
@@ -18,6 +21,13 @@ export function linked(text) {
   }
   nodes.push(text.slice(at))
   return nodes.filter((node) => node !== '')
+}
+
+/** Where a link ends, before the marks at its end; looked for from there, so that it takes no longer for many of them. */
+function endOf(link) {
+  let end = link.length
+  while (end > 0 && MARKS.includes(link[end - 1])) end -= 1
+  return end
 }
 
 /** Text in which what is between backticks is code, as nodes. */
@@ -60,11 +70,15 @@ export function spell(seconds) {
   return `${Math.round(seconds / 86_400)} d`
 }
 
+/** How many bytes a value in base64 has; the padding stands for none. */
+const bytesOf = (base64) => Math.floor((base64.replace(/={1,2}$/, '').length * 3) / 4)
+
 /** One value as text. */
 function valueText(value) {
   if (Array.isArray(value)) return value.map(valueText).join(', ')
   if (typeof value === 'string') return value
-  return `(${Math.floor((value.base64.length * 3) / 4)} bytes that are no text)`
+  const size = bytesOf(value.base64)
+  return `(${size} ${size === 1 ? 'byte' : 'bytes'} of binary data)`
 }
 
 /** What an entry is to a reader: a message, a notice, or fields of some program. */
@@ -73,7 +87,7 @@ export function readEntry({ id, fields }) {
   const user = typeof fields.user === 'string' ? fields.user : null
   const base = { id, time, user, to: typeof fields.to === 'string' ? fields.to : null }
   if (fields.event === 'join' || fields.event === 'leave') {
-    return { ...base, kind: 'notice', text: `${user ?? 'Somebody'} ${fields.event === 'join' ? 'came in' : 'left'}` }
+    return { ...base, kind: 'notice', text: `${user ?? 'Someone'} ${fields.event === 'join' ? 'joined' : 'left'}` }
   }
   if (fields.message !== undefined) return { ...base, kind: 'message', text: valueText(fields.message) }
   const others = Object.entries(fields).filter(([name]) => name !== 'user')

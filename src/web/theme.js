@@ -3,7 +3,7 @@
 ;(() => {
   const KEY = 'tailcast.theme'
   const NEXT = { auto: 'light', light: 'dark', dark: 'auto' }
-  const LABEL = { auto: 'as the system has it', light: 'light', dark: 'dark' }
+  const LABEL = { auto: 'system', light: 'light', dark: 'dark' }
 
   const read = () => {
     try {

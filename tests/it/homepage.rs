@@ -1,12 +1,13 @@
 //! The homepage: all rooms at once from memory, on several nodes and one Redis.
 
 use std::cmp::Reverse;
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tailcast::auth::{self, Auth, Credentials};
-use tailcast::people::home::{Card, Page};
+use tailcast::people::home::{Card, Page, View};
 use tailcast::people::{self, People};
 use tailcast::relay::entry::{EntryId, Fields};
 use tailcast::relay::hub::{self, Relay};
@@ -490,12 +491,9 @@ async fn it_ends_when_nobody_asks() {
             assert!(!is_truncated);
             let mut names: Vec<&str> = cards.iter().map(|card| card.room.as_str()).collect();
             names.sort_unstable();
-            Page {
-                body: names.join(" ").into(),
-                etag: String::new(),
-            }
+            Page::new(names.join(" ").into(), String::new())
         };
-        assert_eq!(snapshot.page(&anybody, page).body, "a b c");
+        assert_eq!(snapshot.page(&anybody, View::Full, page).body, "a b c");
         assert_eq!(followed(), 4);
         tokio::time::sleep(Duration::from_secs(4 * 60)).await;
         assert_eq!(followed(), 4);
@@ -503,6 +501,55 @@ async fn it_ends_when_nobody_asks() {
         tokio::time::sleep(Duration::from_secs(6 * 60)).await;
         assert_eq!(followed(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_summary_is_small_and_compressed_once() {
+    let mut redis = RedisServer::start();
+    let node = Node::start(&redis.url());
+    let text = "a long story ".repeat(100);
+    for number in 0..12 {
+        node.publish(&format!("room{number}"), &text);
+    }
+    let last = node.publish("room3", "the newest");
+    act(&node, "room3", json!({"act":"topic","message":"News"}));
+    let path = "/homepage_json?summary=1";
+    let plain = node.get(path);
+    let page = plain.json();
+    assert_eq!(page["redis"], "ready");
+    let shown = card(&page, "room3").unwrap();
+    assert_eq!(shown["topic"], "News");
+    assert_eq!(shown["last"], last);
+    assert_eq!(shown["recent"][1], json!({"id": last}));
+    assert!(shown.get("messages").is_none());
+
+    // The same in gzip, under another validator, which is known again.
+    let gzip = [("accept-encoding", "gzip, br")];
+    let packed = node.request("GET", path, &gzip, "");
+    assert_eq!(packed.header("content-encoding"), Some("gzip"));
+    assert_ne!(packed.header("etag"), plain.header("etag"));
+    let vary = packed.header("vary").unwrap();
+    assert!(vary.contains("accept-encoding"), "{vary}");
+    let mut unpacked = String::new();
+    flate2::read::GzDecoder::new(&packed.body[..])
+        .read_to_string(&mut unpacked)
+        .unwrap();
+    assert_eq!(unpacked, plain.text());
+    let known = packed.header("etag").unwrap().to_owned();
+    let again = [("accept-encoding", "gzip"), ("if-none-match", &known)];
+    let again = node.request("GET", path, &again, "");
+    assert_eq!((again.status, again.body.len()), (304, 0));
+    let full = node.get("/homepage_json").body.len();
+    let packed = packed.body.len();
+    assert!(packed * 20 < full, "{packed} of {full}");
+    assert_eq!(node.get("/homepage_json?summary=yes").status, 400);
+
+    // It says when nothing in it changes any more.
+    redis.kill9();
+    let redis_is = |state| node.get(path).json()["redis"] == state;
+    until("Redis is away", || redis_is("away")).await;
+    redis.restart();
+    until("Redis is back", || redis_is("ready")).await;
 }
 
 /// `tailcast demo` on nodes that believe anybody, and on nodes with accounts.

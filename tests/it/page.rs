@@ -39,6 +39,37 @@ fn scrolling_up_loads_history() {
 }
 
 #[test]
+fn long_rooms_are_held_in_part() {
+    run_at_a_node("window");
+}
+
+#[test]
+fn what_holds_against_one_is_told() {
+    let redis = RedisServer::start();
+    let node = Node::start(&redis.url());
+    let jwt = Node::start_with(&redis.url(), &["--auth", "jwt", "--jwt-secret", SECRET]);
+    let urls = [node.url(""), jwt.url("")];
+    let arguments = urls.each_ref().map(String::as_str);
+    run("standing", &arguments, |event, _| panic!("{event}"));
+}
+
+#[test]
+fn what_the_page_tells() {
+    let mut redis = RedisServer::start();
+    redis.cli(&["XADD", "old harbour", "1-0", "message", "long ago"]);
+    let node = Node::start_with(&redis.url(), &["--homepage-rooms", "6"]);
+    run("told", &[&node.url("")], |event, program| {
+        match event["event"].as_str().unwrap() {
+            "trim" => drop(redis.cli(&["XTRIM", "lobby", "MAXLEN", "100"])),
+            "away" => redis.kill9(),
+            "back" => redis.restart(),
+            _ => panic!("{event}"),
+        }
+        program.say(&json!({"done": true}).to_string());
+    });
+}
+
+#[test]
 fn direct_messages_and_moderation() {
     run_at_a_node("people");
 }

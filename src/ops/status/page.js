@@ -40,8 +40,8 @@ const charts = [
     id: 'chart-publish',
     title: 'Publish latency',
     lines: [
-      { label: 'half within', kind: 'first', of: column('publish_p50_us') },
-      { label: '99 % within', kind: 'second', of: column('publish_p99_us') },
+      { label: 'p50', kind: 'first', of: column('publish_p50_us') },
+      { label: 'p99', kind: 'second', of: column('publish_p99_us') },
     ],
     format: micros,
     least: 2_000,
@@ -51,8 +51,8 @@ const charts = [
     id: 'chart-tail',
     title: 'Tail lag',
     lines: [
-      { label: 'half within', kind: 'first', of: column('tail_p50_us') },
-      { label: '99 % within', kind: 'second', of: column('tail_p99_us') },
+      { label: 'p50', kind: 'first', of: column('tail_p50_us') },
+      { label: 'p99', kind: 'second', of: column('tail_p99_us') },
     ],
     format: micros,
     least: 2_000,
@@ -105,7 +105,7 @@ function showTiles({ now, totals, history }) {
   const gaps = Object.values(totals.gaps).reduce((sum, told) => sum + told, 0)
   list(at('tiles'), [
     ['sockets', 'Sockets', count(now.sockets), kinds.map(([kind, open]) => `${count(open)} ${KINDS[kind] ?? kind}`).join(', ') || 'nobody here'],
-    ['users', 'Users', count(now.users), 'with a name'],
+    ['users', 'Users', count(now.users), 'signed in by name'],
     ['rooms', 'Rooms', count(now.rooms), `${bytes(now.window_bytes)} in memory`],
     ['entries', 'Entries', `${rate(latest('entries'))}/s`, `${rate(latest('published'))}/s published here`],
     ['frames', 'Frames out', `${rate(latest('frames'))}/s`, `${count(totals.frames)} in all`],
@@ -124,7 +124,7 @@ function showTotals({ totals }) {
     ['total-entries', 'Entries from Redis', count(totals.entries)],
     ['total-published', 'Publishes stored', count(totals.published)],
     ['total-refused', 'Publishes refused', count(totals.refused)],
-    ['total-unknown', 'Publishes in doubt', count(totals.unknown), undefined, totals.unknown > 0],
+    ['total-unknown', 'Publishes unconfirmed', count(totals.unknown), undefined, totals.unknown > 0],
     ['total-frames', 'Frames written', `${count(totals.frames)} (${bytes(totals.frame_bytes)})`],
     ['total-reads', 'Reads of Redis for replays', count(totals.log_reads)],
     ['total-slow', 'Slow sockets closed', count(totals.slow_closed)],
@@ -134,7 +134,7 @@ function showTotals({ totals }) {
 function showNodes({ nodes, now, now_ms }) {
   const into = at('nodes')
   if (nodes === null) {
-    const text = `${some(now.nodes, 'node')} alive. Which ones, back ends are told: GET /nodes.`
+    const text = `${some(now.nodes, 'node')} alive. GET /nodes lists them for back ends.`
     into.replaceChildren(element('p', {}, text))
     return
   }
@@ -142,7 +142,7 @@ function showNodes({ nodes, now, now_ms }) {
     into.replaceChildren(element('p', {}, 'Not known yet.'))
     return
   }
-  const head = [['Address'], ['Name', 'narrow-off'], ['Sockets', 'number'], ['Rooms', 'number'], ['Up for', 'number']]
+  const head = [['Address'], ['Name', 'narrow-off'], ['Sockets', 'number'], ['Rooms', 'number'], ['Uptime', 'number']]
   const heads = head.map(([text, kind = '']) => element('th', { scope: 'col', class: kind }, text))
   const rows = nodes
     .toSorted((a, b) => String(a.address).localeCompare(String(b.address), 'en', { numeric: true }))
@@ -179,7 +179,7 @@ function showHealth({ health }) {
 }
 
 const DRAINS = 'This node is going away: it sends its sockets to other nodes, and takes no new connections.'
-const LAST = 'What you see is what it said last'
+const LAST = 'The numbers are its last ones'
 
 let answered = null
 let place = ''

@@ -82,6 +82,36 @@ export async function write(page, text) {
 /** The messages that the page shows. */
 export const shown = (page) => page.locator('.message .text').allTextContents()
 
+/** Messages that a page holds at most, and some: all that it has in the document, wherever one reads. */
+export const HELD = 360
+
+/** The messages in the document, with their IDs, and whether the first one is the room's first; then scrolls up a little. */
+const up = (page) =>
+  page.evaluate(() => {
+    const nodes = [...document.querySelectorAll('.message[data-id]')]
+    const isFirst = document.querySelector('.begin') !== null
+    const box = document.getElementById('messages')
+    box.scrollTop = Math.max(0, box.scrollTop - 2 * box.clientHeight)
+    return { isFirst, now: nodes.map((node) => [node.dataset.id, node.querySelector('.text').textContent]) }
+  })
+
+/** All messages, oldest first: scrolls through from where one is to the beginning. */
+export async function everything(page) {
+  const found = new Map()
+  const numbers = (id) => id.split('-').map(Number)
+  const order = ([a], [b]) => numbers(a)[0] - numbers(b)[0] || numbers(a)[1] - numbers(b)[1]
+  await until('the beginning is reached', async () => {
+    const { now, isFirst } = await up(page)
+    assert(now.length <= HELD, `${now.length} messages are in the document`)
+    assert.deepEqual(now, now.toSorted(order), 'they are in order')
+    // Each stretch must touch the one before it, or something between them was never shown.
+    assert(found.size === 0 || now.some(([id]) => found.has(id)), 'nothing is skipped')
+    for (const [id, text] of now) found.set(id, text)
+    return isFirst
+  })
+  return [...found].sort(order).map(([, text]) => text)
+}
+
 /** Waits until a message with that text is there, as stored. */
 export const stored = (page, text) => page.locator('.message.stored', { hasText: text }).first().waitFor()
 

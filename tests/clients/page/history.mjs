@@ -29,7 +29,7 @@ await run(async (open) => {
     assert(moved < 4, `${first} moved by ${moved} pixels`)
   }
   assert.deepEqual(await shown(page), Array.from({ length: COUNT }, (_, number) => `m${number}`))
-  assert.match(await page.locator('.begin').textContent(), /as far back as it goes/)
+  assert.match(await page.locator('.begin').textContent(), /This is the beginning/)
   step('the beginning')
 
   // What a program adds comes below, also now, and other fields show, too.

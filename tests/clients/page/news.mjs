@@ -42,7 +42,7 @@ await run(async (open) => {
   await stored(hanna, 'are you there?')
   assert.match(await begin(hanna), /This is the beginning of your conversation with bobby\./)
   await until('bobby is told', () => toasts.length > 0)
-  assert.deepEqual(toasts, ['hanna wrote to you'])
+  assert.deepEqual(toasts, ['New message from hanna'])
 
   // Seen or not, it's no news on the next load, while it is still to be read.
   const unread = bobby.locator('#direct .unread')
@@ -61,6 +61,6 @@ await run(async (open) => {
   }
   await write(hanna, 'good')
   await until('that is news', () => toasts.length > 1)
-  assert.deepEqual(toasts, ['hanna wrote to you', 'hanna wrote to you'])
+  assert.deepEqual(toasts, ['New message from hanna', 'New message from hanna'])
   step('told once')
 })

@@ -18,7 +18,7 @@ await run(async (open) => {
   for (const text of fast) await write(member, text)
   await until('one has to wait', async () => /sent in/.test((await member.locator('.fate').allTextContents()).join()))
   // One is thought better of.
-  const text = await member.locator('.message.pending', { hasText: 'is allowed' }).evaluate((message) => {
+  const text = await member.locator('.message.pending', { hasText: 'sending too fast' }).evaluate((message) => {
     message.querySelector('.fate button').click()
     return message.querySelector('.text').textContent
   })
@@ -42,7 +42,7 @@ await run(async (open) => {
   assert(room, 'the name of the room is there to be read')
   await write(member, 'slowly')
   const note = () => member.locator('#composer-note').textContent()
-  await until('slow mode is said', async () => /^Slow mode: the next message/.test(await note()))
+  await until('slow mode is said', async () => /^Slow mode: you can send the next message/.test(await note()))
   await host.locator('.person', { hasText: 'mo' }).first().click()
   await host.locator('.menu').getByRole('menuitem', { name: 'Time out…', exact: true }).click()
   await host.locator('#ask .primary').click()

@@ -111,7 +111,7 @@ await run(async (open) => {
   step('on a small screen')
 
   await member.goto(member.url().replace('lobby', 'elsewhere'))
-  await until('it says why not', async () => /may not come in/.test(await member.locator('#refused').textContent()))
+  await until('it says why not', async () => /don’t have access/.test(await member.locator('#refused').textContent()))
   const stranger = await open(null)
   await until('a token is asked for', async () => /token/.test(await stranger.locator('#refused').textContent()))
 }, [/401 \(Unauthorized\)/, /403 \(Forbidden\)/])
