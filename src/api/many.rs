@@ -12,7 +12,7 @@ use serde_json::{Value, json as object};
 use super::people::answer;
 use super::publish::{self, deliver};
 use crate::auth::UserName;
-use crate::frontend::json::FieldList;
+use crate::frontend::json::{self, FieldList};
 use crate::frontend::{ApiError, FrontendState, identify};
 use crate::relay::entry::RoomName;
 
@@ -43,7 +43,7 @@ pub(crate) async fn publish_to_many(
     let identity = identify::request(&state, &parts).await?;
     let key = publish::key(&parts.headers)?;
     let body = publish::read(&parts.headers, body, settings.max_frame).await?;
-    let body: Body = serde_json::from_slice(&body).map_err(|error| {
+    let body: Body = json::read(&body).map_err(|error| {
         let form =
             "a JSON body is as in {\"rooms\":[\"lobby\"],\"users\":[\"bob\"],\"message\":\"…\"}";
         ApiError::new(400, "bad_json", format!("{form}: {error}"))

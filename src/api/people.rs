@@ -149,7 +149,7 @@ pub(crate) async fn moderate(
     let room = RoomName::parse(&segment_of(&parts.uri, 1)?)?;
     let identity = identify::request(&state, &parts).await?;
     let body = publish::read(&parts.headers, body, state.settings.max_frame).await?;
-    let asked: Asked = serde_json::from_slice(&body).map_err(|error| {
+    let asked: Asked = json::read(&body).map_err(|error| {
         let form = "a JSON body is as in {\"act\":\"ban\",\"user\":\"bob\",\"seconds\":600}";
         ApiError::new(400, "bad_json", format!("{form}: {error}"))
     })?;

@@ -179,7 +179,7 @@ pub(super) async fn read(
 }
 
 fn from_json(body: &[u8], max_fields: usize) -> Result<Message, ApiError> {
-    let body: Body = serde_json::from_slice(body).map_err(|error| {
+    let body: Body = json::read(body).map_err(|error| {
         ApiError::new(
             400,
             "bad_json",

@@ -19,6 +19,66 @@ use crate::people::query::Presence;
 use crate::relay::entry::{Entry, RoomName};
 use crate::relay::format::Gap;
 
+/// Why JSON can't be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JsonError {
+    /// It has an escape that is half a character, as JavaScript writes a text that was cut within one.
+    #[error(
+        "the text has half a surrogate pair ({0}), which is no character; do not cut a text between the two"
+    )]
+    HalfPair(String),
+    /// What the parser says.
+    #[error("{0}")]
+    Other(#[from] serde_json::Error),
+}
+
+impl JsonError {
+    /// The error without its place, for a part of a text, whose place would count from the start of the
+    /// part.
+    pub(crate) fn sentence(&self) -> String {
+        let text = self.to_string();
+        match text.rfind(" at line ") {
+            Some(end) => text[..end].to_owned(),
+            None => text,
+        }
+    }
+}
+
+/// Reads JSON from a client. All of it that a client sends comes through here, so that the same fault
+/// has the same words everywhere.
+pub(crate) fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, JsonError> {
+    serde_json::from_slice(json).map_err(|error| match half_pair(json) {
+        // Where the parser fails for another reason, that comes first only by chance.
+        Some(escape) if error.is_syntax() => JsonError::HalfPair(escape),
+        _ => JsonError::Other(error),
+    })
+}
+
+/// The first escape, as in `\ud83d`, that is one half of a surrogate pair without the other.
+fn half_pair(json: &[u8]) -> Option<String> {
+    let mut rest = json;
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        rest = &rest[at..];
+        match (unit(rest), rest.get(6..).and_then(unit)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => rest = &rest[12..],
+            (Some(0xd800..=0xdfff), _) => {
+                return Some(String::from_utf8_lossy(&rest[..6]).into_owned());
+            }
+            (Some(_), _) => rest = &rest[6..],
+            // Another escape, whose second half may be a backslash.
+            (None, _) => rest = rest.get(2..)?,
+        }
+    }
+    None
+}
+
+/// The number of the `\u` escape that some JSON begins with.
+fn unit(json: &[u8]) -> Option<u16> {
+    let digits = json.strip_prefix(br"\u")?.get(..4)?;
+    let digits = std::str::from_utf8(digits).ok()?;
+    u16::from_str_radix(digits, 16).ok()
+}
+
 /// Appends a value's JSON. Text and numbers can't fail to be written to memory.
 pub(crate) fn value(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     let _ = serde_json::to_writer(out, value);
@@ -311,6 +371,34 @@ mod tests {
             String::from_utf8(out).unwrap(),
             r#"[{"id":"5-1","fields":{"message":"hi"}}]"#
         );
+    }
+
+    #[test]
+    fn half_a_pair_is_called_so() {
+        let check = |json: &str, want: Option<&str>| {
+            let error = read::<String>(json.as_bytes()).unwrap_err().to_string();
+            match want {
+                Some(half) => {
+                    let want = format!("the text has half a surrogate pair ({half}), ");
+                    assert!(error.starts_with(&want), "{json}: {error}");
+                }
+                None => assert!(!error.contains("surrogate"), "{json}: {error}"),
+            }
+        };
+        check(r#""a\ud83d""#, Some(r"\ud83d"));
+        check(r#""a\uDE00b""#, Some(r"\uDE00"));
+        check(r#""\ud83dx""#, Some(r"\ud83d"));
+        check(r#""\ud83d\n""#, Some(r"\ud83d"));
+        check(r#""\ud83d\ud83d\ude00""#, Some(r"\ud83d"));
+        check(r#""\ud83d\u0041""#, Some(r"\ud83d"));
+        check(r#""\ud83d\ude00\ud83d""#, Some(r"\ud83d"));
+        // A backslash and letters are no escape.
+        check(r#""\\ud83d" x"#, None);
+        check(r#""\u00zz""#, None);
+        check("1", None);
+        check(r#""\"#, None);
+        assert_eq!(read::<String>(br#""\ud83d\ude00""#).unwrap(), "😀");
+        assert_eq!(read::<String>(br#""\\ud83d""#).unwrap(), r"\ud83d");
     }
 
     #[test]

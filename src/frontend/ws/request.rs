@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use crate::auth::UserName;
-use crate::frontend::json::FieldList;
+use crate::frontend::json::{self, FieldList, JsonError};
 use crate::frontend::moderation::Asked;
 use crate::people::moderation::Act;
 use crate::relay::entry::{EntryId, Fields, RoomName};
@@ -210,7 +210,7 @@ pub(super) fn parse(text: &str, max_fields: usize) -> (Ref, Result<Request, Refu
                 Err(Refused::new("bad_json", "a frame is one JSON object")),
             );
         }
-        Some(_) => match serde_json::from_str(text) {
+        Some(_) => match json::read(text.as_bytes()) {
             Ok(object) => object,
             Err(error) => {
                 let message = format!("a frame is one JSON object: {error}");
@@ -347,8 +347,8 @@ impl<'a> Object<'a> {
                 Ok(Box::new([(Bytes::from_static(b"message"), message)]))
             }
             (None, Some(fields)) => {
-                let FieldList(fields) = serde_json::from_str(fields.get()).map_err(|error| {
-                    Refused::bad(format!("`fields` can't be taken: {}", sentence(&error)))
+                let FieldList(fields) = json::read(fields.get().as_bytes()).map_err(|error| {
+                    Refused::bad(format!("`fields` can't be taken: {}", error.sentence()))
                 })?;
                 if fields.is_empty() {
                     Err(Refused::bad("an entry has at least one field"))
@@ -373,8 +373,12 @@ fn optional<T>(
 }
 
 fn string(value: &RawValue, name: &str) -> Result<String, Refused> {
-    serde_json::from_str(value.get())
-        .map_err(|error| Refused::bad(format!("`{name}` must be a string: {}", sentence(&error))))
+    json::read(value.get().as_bytes()).map_err(|error| match error {
+        JsonError::HalfPair(_) => Refused::bad(format!("`{name}`: {error}")),
+        JsonError::Other(_) => {
+            Refused::bad(format!("`{name}` must be a string: {}", error.sentence()))
+        }
+    })
 }
 
 fn room(value: &RawValue, name: &str) -> Result<RoomName, Refused> {
@@ -408,8 +412,8 @@ fn switch(value: &RawValue, name: &str) -> Result<bool, Refused> {
 
 /// What a moderator wants, read from the whole frame.
 fn act(text: &str) -> Result<Act, Refused> {
-    let asked: Asked = serde_json::from_str(text)
-        .map_err(|error| Refused::bad(format!("the act can't be read: {}", sentence(&error))))?;
+    let asked: Asked = json::read(text.as_bytes())
+        .map_err(|error| Refused::bad(format!("the act can't be read: {}", error.sentence())))?;
     asked.act().map_err(Refused::bad)
 }
 
@@ -440,15 +444,6 @@ fn reference(value: Option<&RawValue>) -> Result<Ref, Refused> {
         Err(Refused::bad(format!("`ref` has at most {REF_MAX} bytes")))
     } else {
         Ok(Some(value.into()))
-    }
-}
-
-/// The error without its place, which counts from the start of a part.
-fn sentence(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    match text.rfind(" at line ") {
-        Some(end) => text[..end].to_owned(),
-        None => text,
     }
 }
 
