@@ -55,7 +55,7 @@ pub(crate) fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, JsonErro
 }
 
 /// The first escape, as in `\ud83d`, that is one half of a surrogate pair without the other.
-fn half_pair(json: &[u8]) -> Option<String> {
+pub(crate) fn half_pair(json: &[u8]) -> Option<String> {
     let mut rest = json;
     while let Some(at) = memchr::memchr(b'\\', rest) {
         rest = &rest[at..];

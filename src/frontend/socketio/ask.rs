@@ -81,12 +81,18 @@ impl Client {
             let refusal = Refusal::TooFast(wait);
             return self.send_error(at, &reply, &error_of(&refusal));
         }
-        // The packet's form is checked.
-        let Some((args, name)) = Args::of(&whole.json).and_then(|args| {
-            let name = args.name()?;
-            Some((args, name))
-        }) else {
-            return;
+        let read = || match whole.spoilt {
+            Some(why) => Err(bad(why)),
+            None => Args::of(&whole.json)
+                .and_then(|args| Ok((args.name()?, args)))
+                .map_err(|unfit| (unfit.code(), unfit.to_string())),
+        };
+        let (name, args) = match read() {
+            Ok(read) => read,
+            Err((code, message)) => {
+                let error = object!({"code": code, "message": message});
+                return self.send_error(at, &reply, &error);
+            }
         };
         let asked = match name.as_str() {
             "join" => self.on_join(at, &args, &reply).map(|()| None),
