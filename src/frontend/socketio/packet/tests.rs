@@ -86,8 +86,8 @@ fn events_that_are_refused() {
         ("[\"a\",NaN]", "bad_json"),
         ("[\"a\",\"\\ud83d\"]", "bad_json"),
         ("[\"\\ude00\"]", "bad_json"),
-        (&deep, "bad_request"),
-        (&bottomless, "bad_request"),
+        (&*deep, "bad_request"),
+        (&*bottomless, "bad_request"),
     ] {
         let refused = Args::of(json).and_then(|args| args.name()).unwrap_err();
         assert_eq!(refused.code(), code, "{refused}");
