@@ -167,6 +167,7 @@ async fn in_session(session: &Session, room: &RoomName) -> Result<(), Failure> {
         fields: fields(),
         key: None,
         echo: true,
+        socket: None,
     };
     let done = Box::new(move |_: &_, outcome: Result<_, _>| {
         let _ = sender.send(outcome);

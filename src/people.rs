@@ -7,7 +7,7 @@
 //! Reading order: [`board`] is what nodes share; `rules`, `here` and `roster` are pure and say what is
 //! known of a room; `side` is a room with all that on this node; `lease` keeps this node alive in the
 //! eyes of the others, and tells them who is here; `audit` follows what moderators do anywhere; [`home`]
-//! keeps the homepage;
+//! keeps the homepage; [`fields`] is what clients may not write;
 //! [`session`] and [`moderation`] are what clients do.
 
 use std::collections::HashMap;
@@ -27,6 +27,7 @@ use crate::relay::log::LogError;
 pub mod board;
 
 mod audit;
+pub mod fields;
 mod here;
 pub mod home;
 mod lease;

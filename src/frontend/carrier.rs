@@ -126,9 +126,15 @@ impl Carrier {
 
     /// Waits until there is something in the mailbox, and takes all of it.
     pub(crate) async fn take(&self) -> Result<Bytes, Over> {
+        self.take_part(|bytes| bytes.len()).await
+    }
+
+    /// Waits until there is something in the mailbox, and takes as many bytes of its beginning as `of`
+    /// says. The rest stays.
+    pub(crate) async fn take_part(&self, of: fn(&[u8]) -> usize) -> Result<Bytes, Over> {
         loop {
             let arrived = self.arrived.notified();
-            match self.try_take()? {
+            match self.try_take_part(of)? {
                 Some(bytes) => return Ok(bytes),
                 None => {
                     arrived.await;
@@ -140,7 +146,12 @@ impl Carrier {
     }
 
     /// Takes what is in the mailbox, if there is something.
+    #[cfg(test)]
     pub(crate) fn try_take(&self) -> Result<Option<Bytes>, Over> {
+        self.try_take_part(|bytes| bytes.len())
+    }
+
+    fn try_take_part(&self, of: fn(&[u8]) -> usize) -> Result<Option<Bytes>, Over> {
         let mut state = self.state();
         match state.under {
             Under::Socket(_) => return Err(Over::Moved),
@@ -150,7 +161,12 @@ impl Carrier {
         if state.left.is_empty() {
             return Ok(None);
         }
-        let taken = std::mem::take(&mut state.left).freeze();
+        let length = of(&state.left).min(state.left.len());
+        let taken = match length == state.left.len() {
+            true => std::mem::take(&mut state.left),
+            false => state.left.split_to(length),
+        };
+        let taken = taken.freeze();
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
         wake_all(waiting);

@@ -86,7 +86,7 @@ impl From<Refusal> for ApiError {
             | Refusal::Muted(_)
             | Refusal::Closed => 403,
             Refusal::SlowMode(_) | Refusal::TooFast(_) | Refusal::RoomTooFast(_) => 429,
-            Refusal::UserField | Refusal::BadRequest(_) => 400,
+            Refusal::Reserved(_) | Refusal::BadRequest(_) => 400,
             Refusal::Log(error) => return ApiError::from(error),
             Refusal::Append(error) => return ApiError::from(error),
         };

@@ -44,8 +44,8 @@ impl JsonError {
     }
 }
 
-/// Reads JSON from a client. What comes over JSON sockets and in HTTP bodies is read here, so that the
-/// same fault has the same words.
+/// Reads JSON from a client. All of it that a client sends comes through here, so that the same fault
+/// has the same words everywhere.
 pub(crate) fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, JsonError> {
     serde_json::from_slice(json).map_err(|error| match half_pair(json) {
         // Where the parser fails for another reason, that comes first only by chance.
@@ -55,7 +55,7 @@ pub(crate) fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, JsonErro
 }
 
 /// The first escape, as in `\ud83d`, that is one half of a surrogate pair without the other.
-fn half_pair(json: &[u8]) -> Option<String> {
+pub(crate) fn half_pair(json: &[u8]) -> Option<String> {
     let mut rest = json;
     while let Some(at) = memchr::memchr(b'\\', rest) {
         rest = &rest[at..];

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::fields::{self, Mark, USER};
 use super::rates::Kind;
 use super::side::Side;
 use super::{Refusal, Shared, now_ms};
@@ -11,9 +12,6 @@ use crate::auth::{Identity, Right, Role};
 use crate::relay::connection::Publish;
 use crate::relay::entry::{Fields, RoomName};
 use crate::relay::log::{AppendError, Lane};
-
-/// The field that says who published an entry.
-const USER: &[u8] = b"user";
 
 /// An entry that its publisher may publish, and how to read a refusal of its limits.
 pub(super) struct Admitted {
@@ -30,12 +28,13 @@ impl Shared {
         connection: Option<u64>,
         side: &Side,
         fields: Fields,
+        mark: Mark,
         key: Option<Bytes>,
     ) -> Result<Admitted, Refusal> {
         let room = side.room();
         self.may_speak(identity, side, Right::Publish)?;
         self.home.see(room);
-        let fields = signed(identity, fields)?;
+        let fields = signed(identity, fields, mark)?;
         let key = key.map(|key| owned(identity, &key)).transpose()?;
         let role = identity.role(room).unwrap_or(Role::Viewer);
         let slow = side.rules().slow;
@@ -110,21 +109,19 @@ pub(super) fn is_immune(identity: &Identity, room: &RoomName) -> bool {
     identity.is_server() || (is_verified && identity.role(room) == Some(Role::Host))
 }
 
-/// The fields with who published them at the end, so that the first one stays what it was.
-fn signed(identity: &Identity, fields: Fields) -> Result<Fields, Refusal> {
-    if identity.is_server() {
-        // Back ends speak for whom they like.
+/// The client's fields, then what the node says of the entry, and last who published it, so that the
+/// first field stays what it was.
+fn signed(identity: &Identity, fields: Fields, mark: Mark) -> Result<Fields, Refusal> {
+    fields::check(identity, &fields)?;
+    if mark == Mark::None && identity.user().is_none() {
         return Ok(fields);
     }
-    if fields.iter().any(|(name, _)| name.as_ref() == USER) {
-        return Err(Refusal::UserField);
-    }
-    let Some(user) = identity.user() else {
-        return Ok(fields);
-    };
     let mut fields = fields.into_vec();
-    let name = Bytes::copy_from_slice(user.as_str().as_bytes());
-    fields.push((Bytes::from_static(USER), name));
+    mark.put(&mut fields);
+    if let Some(user) = identity.user() {
+        let name = Bytes::copy_from_slice(user.as_str().as_bytes());
+        fields.push((Bytes::from_static(USER), name));
+    }
     Ok(fields.into())
 }
 

@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::board::NodeId;
+use super::fields::{Mark, Notice};
 use super::here::read_user;
 use super::publish::{is_immune, refusal};
 use super::roster::Present;
@@ -74,9 +75,34 @@ impl People {
         fields: Fields,
         key: Option<Bytes>,
     ) -> Result<EntryId, Refusal> {
+        self.store(identity, room, fields, Mark::None, key).await
+    }
+
+    /// Tells a room that somebody came or left. Waits for its outcome.
+    pub async fn announce(
+        &self,
+        identity: &Identity,
+        room: &RoomName,
+        notice: Notice,
+    ) -> Result<EntryId, Refusal> {
+        let fields = Fields::default();
+        self.store(identity, room, fields, Mark::Notice(notice), None)
+            .await
+    }
+
+    async fn store(
+        &self,
+        identity: &Identity,
+        room: &RoomName,
+        fields: Fields,
+        mark: Mark,
+        key: Option<Bytes>,
+    ) -> Result<EntryId, Refusal> {
         let side = self.shared.side(room);
         side.known_within(self.shared.patience()).await?;
-        let admitted = self.shared.admit(identity, None, &side, fields, key)?;
+        let admitted = self
+            .shared
+            .admit(identity, None, &side, fields, mark, key)?;
         let outcome = self.shared.relay.publish(admitted.publish).await;
         outcome.map_err(|error| refusal(&admitted.kinds, error))
     }
@@ -91,7 +117,9 @@ impl People {
     ) -> Result<(), Refusal> {
         let side = self.shared.side(room);
         side.known_within(self.shared.patience()).await?;
-        let admitted = self.shared.admit(identity, None, &side, fields, None)?;
+        let admitted = self
+            .shared
+            .admit(identity, None, &side, fields, Mark::None, None)?;
         if !admitted.kinds.is_empty() {
             side.take_pace().map_err(Refusal::TooFast)?;
         }

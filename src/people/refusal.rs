@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::fields::Reserved;
 use crate::auth::Right;
 use crate::relay::log::{AppendError, LogError};
 
@@ -35,9 +36,9 @@ pub enum Refusal {
     /// Beyond the room's rate.
     #[error("too many messages in this room; the next one may come in {} ms", .0.as_millis())]
     RoomTooFast(Duration),
-    /// The field `user` is not for clients to set.
-    #[error("the field `user` says who published an entry, and is set by the server")]
-    UserField,
+    /// An entry has a field that clients may not set.
+    #[error("{0}")]
+    Reserved(Reserved),
     /// The request makes no sense.
     #[error("{0}")]
     BadRequest(String),
@@ -60,7 +61,7 @@ impl Refusal {
             Refusal::SlowMode(_) => "slow_mode",
             Refusal::TooFast(_) => "too_fast",
             Refusal::RoomTooFast(_) => "room_too_fast",
-            Refusal::UserField => "reserved_field",
+            Refusal::Reserved(_) => "reserved_field",
             Refusal::BadRequest(_) => "bad_request",
             Refusal::Log(error) => error.code(),
             Refusal::Append(error) => match error {
@@ -80,6 +81,12 @@ impl Refusal {
             }
             _ => None,
         }
+    }
+}
+
+impl From<Reserved> for Refusal {
+    fn from(reserved: Reserved) -> Self {
+        Refusal::Reserved(reserved)
     }
 }
 

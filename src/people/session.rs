@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use super::fields::Mark;
 use super::moderation::{Act, Done};
 use super::pace::{Pace, Paces};
 use super::publish::{is_immune, refusal};
@@ -53,6 +54,9 @@ pub struct Entry {
     pub key: Option<Bytes>,
     /// Whether the client wants it back.
     pub echo: bool,
+    /// The public ID of the client, if it's one of Socket.IO and does not want this back, now or
+    /// replayed.
+    pub socket: Option<Bytes>,
 }
 
 /// A client: its identity, its rooms.
@@ -255,7 +259,9 @@ impl Session {
             fields,
             key,
             echo,
+            socket,
         } = entry;
+        let mark = socket.map_or(Mark::None, Mark::Socket);
         let outlet = self.connection.outlet();
         let side = self.side(&room);
         let stay = self.stay(&room).map(Arc::downgrade);
@@ -263,9 +269,11 @@ impl Session {
         let admitted = match resting {
             // A repeat of a key may be known already, and then it passes.
             Some(refusal) if key.is_none() => Err(refusal),
-            _ => self
-                .shared
-                .admit(&self.identity, Some(outlet.number()), &side, fields, key),
+            _ => {
+                let number = Some(outlet.number());
+                self.shared
+                    .admit(&self.identity, number, &side, fields, mark, key)
+            }
         };
         let admitted = match admitted {
             Ok(admitted) => admitted,
@@ -300,9 +308,14 @@ impl Session {
         let side = self.side(&entry.room);
         let number = self.connection.outlet().number();
         let identity = &self.identity;
-        let admitted = self
-            .shared
-            .admit(identity, Some(number), &side, entry.fields, None)?;
+        let admitted = self.shared.admit(
+            identity,
+            Some(number),
+            &side,
+            entry.fields,
+            Mark::None,
+            None,
+        )?;
         // Nothing of it goes to the store, whose limits are for entries; whoever has none there
         // has none here.
         if !admitted.kinds.is_empty() {

@@ -1,6 +1,7 @@
 //! People, end to end: the real program on several nodes and one Redis, and everybody with a token.
 
 mod deletion;
+mod fields;
 mod grants;
 mod identity;
 mod moderation;

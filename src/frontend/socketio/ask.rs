@@ -12,10 +12,11 @@ use super::client::{Client, Resumed};
 use super::connect::position;
 use super::packet::Args;
 use super::space::Reply;
-use super::told::{ARGS, ATTACHMENT, EVENT, OWN, SOCKET, USERNAME};
+use super::told::OWN;
 use crate::frontend::json::FieldList;
 use crate::frontend::record::{self, bare};
 use crate::people::Refusal;
+use crate::people::fields::{ARGS, ATTACHMENT, EVENT, USERNAME};
 use crate::people::session::{Entry, Join};
 use crate::relay::entry::{Fields, RoomName};
 
@@ -76,12 +77,18 @@ impl Client {
             namespace: whole.namespace.as_str().into(),
             ack: whole.ack,
         };
-        // The packet's form is checked.
-        let Some((args, name)) = Args::of(&whole.json).and_then(|args| {
-            let name = args.name()?;
-            Some((args, name))
-        }) else {
-            return;
+        let read = || match whole.spoilt {
+            Some(why) => Err(bad(why)),
+            None => Args::of(&whole.json)
+                .and_then(|args| Ok((args.name()?, args)))
+                .map_err(|unfit| (unfit.code(), unfit.to_string())),
+        };
+        let (name, args) = match read() {
+            Ok(read) => read,
+            Err((code, message)) => {
+                let error = object!({"code": code, "message": message});
+                return self.send_error(at, &reply, &error);
+            }
         };
         let asked = match name.as_str() {
             "join" => self.on_join(at, &args, &reply).map(|()| None),
@@ -141,10 +148,7 @@ impl Client {
             .or_else(|| space.current().cloned())
             .ok_or_else(|| bad("name a room"))?;
         if let Some(name) = username {
-            space.username = Some(name.as_str().into());
-            space
-                .lane
-                .with(|stamp| stamp.place.name = Some(name.into()));
+            space.call(name.into());
         }
         if let Some(head) = space.lane.with(|stamp| stamp.head(&room)) {
             // It's there already; from now on that is where it speaks.
@@ -285,7 +289,7 @@ impl Client {
             None => self.speaks_in(at)?,
         };
         let mut fields = vec![(Bytes::from_static(b"message"), Bytes::from(text))];
-        if let Some(name) = &self.spaces[at].username {
+        if let Some(name) = self.spaces[at].shown() {
             let name = Bytes::copy_from_slice(name.as_bytes());
             fields.push((Bytes::from_static(USERNAME), name));
         }
@@ -294,6 +298,7 @@ impl Client {
             fields: fields.into(),
             key: key(said.key)?,
             echo: true,
+            socket: None,
         })
     }
 
@@ -325,16 +330,13 @@ impl Client {
         for attachment in &whole.attachments {
             fields.push((Bytes::from_static(ATTACHMENT), attachment.clone()));
         }
-        fields.push((
-            Bytes::from_static(SOCKET),
-            Bytes::copy_from_slice(sid.as_bytes()),
-        ));
         Ok(Entry {
             room: self.speaks_in(at)?,
             fields: fields.into(),
             key: None,
             // The client's own lane leaves it out, also when it's replayed.
             echo: true,
+            socket: Some(Bytes::copy_from_slice(sid.as_bytes())),
         })
     }
 
@@ -408,6 +410,7 @@ fn published(args: &Args<'_>, max_fields: usize) -> Result<Entry, Refused> {
         fields,
         key: key(options.key)?,
         echo: true,
+        socket: None,
     })
 }
 

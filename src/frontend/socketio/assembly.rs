@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::packet::{Kind, Malformed, Packet, parse};
+use super::packet::{ATTACHMENTS_MAX, Kind, Malformed, Packet, parse};
 
 /// A packet with all that belongs to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub(super) struct Whole {
     pub(super) ack: Option<u64>,
     pub(super) json: String,
     pub(super) attachments: SmallVec<[Bytes; 1]>,
+    /// What is wrong with its attachments, which are not kept then.
+    pub(super) spoilt: Option<&'static str>,
 }
 
 /// Packets of one connection, as they become whole.
@@ -47,6 +49,8 @@ impl Assembly {
             ack,
             json: json.to_owned(),
             attachments: SmallVec::new(),
+            spoilt: (attachments > ATTACHMENTS_MAX)
+                .then_some("a packet has at most 10 attachments"),
         };
         if attachments == 0 {
             return Ok(Some(whole));
@@ -64,14 +68,17 @@ impl Assembly {
         let Some(partial) = &mut self.0 else {
             return Err(Malformed("an attachment came that belongs to nothing"));
         };
-        partial.room = partial
-            .room
-            .checked_sub(bytes.len())
-            .ok_or(Malformed("its attachments are too large"))?;
-        partial
-            .whole
-            .attachments
-            .push(Bytes::copy_from_slice(bytes));
+        match partial.room.checked_sub(bytes.len()) {
+            Some(room) => partial.room = room,
+            None => {
+                partial.whole.spoilt = Some("its attachments are too large together");
+                partial.whole.attachments.clear();
+            }
+        }
+        if partial.whole.spoilt.is_none() {
+            let bytes = Bytes::copy_from_slice(bytes);
+            partial.whole.attachments.push(bytes);
+        }
         partial.missing -= 1;
         if partial.missing > 0 {
             return Ok(None);
@@ -126,6 +133,15 @@ mod tests {
         assert_eq!(assembly.text("52-[\"a\"]", 3), Ok(None));
         assert!(assembly.text("2[\"b\"]", 3).is_err());
         assert_eq!(assembly.binary(&[1, 2]), Ok(None));
-        assert!(assembly.binary(&[1, 2]).is_err());
+        // Too much; the packet is known for it, and the next one is read.
+        let whole = assembly.binary(&[1, 2]).unwrap().unwrap();
+        assert!(whole.spoilt.is_some() && whole.attachments.is_empty());
+        assert_eq!(assembly.text("511-[\"a\"]", 30), Ok(None));
+        for _ in 0..10 {
+            assert_eq!(assembly.binary(&[1]), Ok(None));
+        }
+        let whole = assembly.binary(&[1]).unwrap().unwrap();
+        assert!(whole.spoilt.is_some() && whole.attachments.is_empty());
+        assert!(assembly.text("2[\"b\"]", 3).unwrap().is_some());
     }
 }

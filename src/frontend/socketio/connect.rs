@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::assembly::Whole;
 use super::client::{Client, Resumed, SPACES_MAX, text};
 use super::offset::Place;
-use super::packet::{self, Kind};
+use super::packet::{self, Kind, NAMESPACE_MAX};
 use super::pid::{Pid, Signer};
 use super::sid;
 use super::space::{Phase, Space};
@@ -22,8 +22,8 @@ use super::stamp::{Stamp, text_frame};
 use super::told::{FORMAT, event};
 use crate::auth::{AuthError, Credentials, Identity, Right};
 use crate::frontend::carrier::Lane;
-use crate::frontend::is_on;
 use crate::frontend::query::SocketioQuery;
+use crate::frontend::{is_on, json};
 use crate::people::session::{CantJoin, Join};
 use crate::relay::close::CloseReason;
 use crate::relay::connection::Began;
@@ -81,6 +81,11 @@ impl Client {
         if self.is_taken(namespace) {
             return;
         }
+        if !packet::is_namespace(namespace) {
+            let message =
+                format!("a namespace has at most {NAMESPACE_MAX} bytes, and no control characters");
+            return self.refuse(namespace, "bad_namespace", &message);
+        }
         if let Some(profile) = self.state.profile().cloned() {
             return self.connect_profiled(&*profile, &whole);
         }
@@ -92,7 +97,10 @@ impl Client {
             "" => "{}",
             json => json,
         };
-        let auth: ConnectAuth = match serde_json::from_str(json) {
+        if !json.starts_with('{') {
+            return self.refuse(namespace, "bad_request", "auth is an object");
+        }
+        let auth: ConnectAuth = match json::read(json.as_bytes()) {
             Ok(auth) => auth,
             Err(error) => {
                 let message = format!("auth can't be taken: {error}");

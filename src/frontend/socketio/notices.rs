@@ -10,10 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::told::{EVENT, SOCKET, USERNAME};
 use crate::auth::Identity;
-use crate::people::People;
-use crate::relay::entry::{EntryId, Fields, RoomName};
+use crate::people::{People, fields};
+use crate::relay::entry::{EntryId, RoomName};
 
 /// One client's notices.
 pub(super) struct Notices {
@@ -175,12 +174,8 @@ impl Notices {
     }
 
     async fn say_all(self: Arc<Self>) {
-        while let Some((Notice { room, is_coming }, fields)) = self.next() {
-            match self
-                .people
-                .publish(&self.identity, &room, fields, None)
-                .await
-            {
+        while let Some((Notice { room, is_coming }, told)) = self.next() {
+            match self.people.announce(&self.identity, &room, told).await {
                 Ok(id) if is_coming => self.said().on_stored(&room, id),
                 Ok(_) => {}
                 Err(error) => tracing::debug!(%room, %error, "nobody is told who came or went"),
@@ -188,25 +183,18 @@ impl Notices {
         }
     }
 
-    fn next(&self) -> Option<(Notice, Fields)> {
+    fn next(&self) -> Option<(Notice, fields::Notice)> {
         let mut said = self.said();
         let Some(notice) = said.waiting.pop_front() else {
             said.is_busy = false;
             return None;
         };
-        let what: &[u8] = if notice.is_coming { b"join" } else { b"leave" };
-        let fields: Fields = Box::new([
-            (Bytes::from_static(EVENT), Bytes::from_static(what)),
-            (
-                Bytes::from_static(USERNAME),
-                Bytes::copy_from_slice(said.name.as_bytes()),
-            ),
-            (
-                Bytes::from_static(SOCKET),
-                Bytes::copy_from_slice(self.sid.as_bytes()),
-            ),
-        ]);
-        Some((notice, fields))
+        let told = fields::Notice {
+            is_coming: notice.is_coming,
+            username: Bytes::copy_from_slice(said.name.as_bytes()),
+            socket: Bytes::copy_from_slice(self.sid.as_bytes()),
+        };
+        Some((notice, told))
     }
 }
 

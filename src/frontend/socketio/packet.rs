@@ -10,14 +10,19 @@
 
 use serde_json::value::RawValue;
 
+use crate::frontend::json;
+
 /// The namespace of a packet that names none.
 pub(super) const MAIN: &str = "/";
 
 /// Most attachments of one packet; clients take no more than ten either.
 pub(super) const ATTACHMENTS_MAX: usize = 10;
 
+/// So many attachments are read and dropped, so that the connection survives the packet.
+const SKIPPED_MAX: usize = 1_000;
+
 /// Longest name of a namespace, in bytes: it's kept, and goes out with every packet.
-const NAMESPACE_MAX: usize = 128;
+pub(super) const NAMESPACE_MAX: usize = 1_024;
 
 /// Deepest JSON that is taken: clients that read it by recursion must survive it.
 const DEPTH_MAX: usize = 64;
@@ -57,7 +62,8 @@ pub(super) struct Packet<'a> {
     pub(super) json: &'a str,
 }
 
-/// Why a text is no packet. The connection ends with it, as the protocol says.
+/// Why a text is no packet. The connection ends with it, as the protocol says. What is wrong with the
+/// content of a packet ends no connection: see [`Unfit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a Socket.IO packet: {0}")]
 pub(super) struct Malformed(pub(super) &'static str);
@@ -80,7 +86,7 @@ pub(super) fn parse(text: &str) -> Result<Packet<'_>, Malformed> {
         let (count, after) = number(rest);
         attachments = count
             .and_then(|count| usize::try_from(count).ok())
-            .filter(|count| *count <= ATTACHMENTS_MAX)
+            .filter(|count| *count <= SKIPPED_MAX)
             .ok_or(Malformed("the number of attachments is 0 to 10"))?;
         rest = after
             .strip_prefix('-')
@@ -89,9 +95,6 @@ pub(super) fn parse(text: &str) -> Result<Packet<'_>, Malformed> {
     let mut namespace = MAIN;
     if rest.starts_with('/') {
         (namespace, rest) = rest.split_once(',').unwrap_or((rest, ""));
-        if !is_namespace(namespace) {
-            return Err(Malformed("the namespace has too long or too odd a name"));
-        }
     }
     let (ack, rest) = number(rest);
     let packet = Packet {
@@ -101,8 +104,12 @@ pub(super) fn parse(text: &str) -> Result<Packet<'_>, Malformed> {
         attachments,
         json: rest,
     };
-    check(&packet)?;
-    Ok(packet)
+    match kind {
+        Kind::Event | Kind::Ack if !packet.json.starts_with('[') => {
+            Err(Malformed("events and answers carry an array"))
+        }
+        _ => Ok(packet),
+    }
 }
 
 /// Digits in front, and what follows them. Too many are no number, and stay.
@@ -116,39 +123,40 @@ fn number(text: &str) -> (Option<u64>, &str) {
     }
 }
 
-/// Printable ASCII without what separates; a client's own query (`?`) never gets here.
-fn is_namespace(name: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b',' | b'"' | b'\\' | b'?' | b'#');
-    name.len() <= NAMESPACE_MAX && name.bytes().all(plain)
+/// Whether a namespace may have this name, which goes out with every packet as it is.
+pub(super) fn is_namespace(name: &str) -> bool {
+    name.len() <= NAMESPACE_MAX && !name.chars().any(char::is_control)
 }
 
-fn check(packet: &Packet<'_>) -> Result<(), Malformed> {
-    let is_json = || is_json(packet.json);
-    match packet.kind {
-        Kind::Connect => {
-            let is_object = packet.json.starts_with('{') && is_json();
-            if packet.ack.is_some() || !(packet.json.is_empty() || is_object) {
-                return Err(Malformed("a connect carries an object or nothing"));
-            }
-        }
-        Kind::Disconnect => {
-            if packet.ack.is_some() || !packet.json.is_empty() {
-                return Err(Malformed("a disconnect carries nothing"));
-            }
-        }
-        Kind::Event => {
-            let name = Args::of(packet.json).and_then(|args| args.name());
-            if name.is_none_or(|name| is_reserved(&name)) {
-                return Err(Malformed("an event is an array that begins with its name"));
-            }
-        }
-        Kind::Ack => {
-            if packet.ack.is_none() || !packet.json.starts_with('[') || !is_json() {
-                return Err(Malformed("an answer has a number and an array"));
-            }
+/// Why an event can't be taken. It's refused, and the connection goes on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unfit {
+    /// A text in it was cut within a character.
+    #[error(transparent)]
+    HalfPair(json::JsonError),
+    /// It can't be read.
+    #[error("the event is not JSON: {0}")]
+    NotJson(serde_json::Error),
+    /// It's too deep.
+    #[error("an event nests at most {DEPTH_MAX} levels deep")]
+    Deep,
+    /// It has no name.
+    #[error("an event begins with its name, a text or a number")]
+    NoName,
+    /// Its name is not for applications.
+    #[error("events called `{0}` are the client library's own; give it another name")]
+    Reserved(String),
+}
+
+impl Unfit {
+    /// A word for programs.
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            Unfit::HalfPair(_) | Unfit::NotJson(_) => "bad_json",
+            Unfit::Deep | Unfit::NoName => "bad_request",
+            Unfit::Reserved(_) => "unknown_event",
         }
     }
-    Ok(())
 }
 
 /// Whether the client library keeps this name for itself.
@@ -194,14 +202,26 @@ pub(super) struct Args<'a>(Vec<&'a RawValue>);
 
 impl<'a> Args<'a> {
     /// Reads an array.
-    pub(super) fn of(json: &'a str) -> Option<Self> {
-        let args = serde_json::from_str(json).ok().map(Args);
-        args.filter(|_| json.starts_with('[') && depth(json) <= DEPTH_MAX)
+    pub(super) fn of(text: &'a str) -> Result<Self, Unfit> {
+        // Neither this nor what is read below goes by recursion.
+        if depth(text) > DEPTH_MAX {
+            return Err(Unfit::Deep);
+        }
+        if let Some(half) = json::half_pair(text.as_bytes()) {
+            return Err(Unfit::HalfPair(json::JsonError::HalfPair(half)));
+        }
+        serde_json::from_str(text).map(Args).map_err(Unfit::NotJson)
     }
 
-    /// The event's name.
-    pub(super) fn name(&self) -> Option<String> {
-        self.read(0)
+    /// The event's name. That of an event called by a number is the number as text, as JavaScript's
+    /// emitters have it.
+    pub(super) fn name(&self) -> Result<String, Unfit> {
+        let number = || Some(self.read::<f64>(0)?.to_string());
+        let name = self.read(0).or_else(number).ok_or(Unfit::NoName)?;
+        match is_reserved(&name) {
+            true => Err(Unfit::Reserved(name)),
+            false => Ok(name),
+        }
     }
 
     /// One argument, read into a type of the caller's; 0 is the name.
@@ -280,8 +300,9 @@ pub(super) fn connect_error(namespace: &str, json: &str) -> String {
 #[cfg(fuzzing)]
 pub(crate) fn fuzz(text: &str) {
     if let Ok(packet) = parse(text) {
-        assert!(packet.attachments <= ATTACHMENTS_MAX);
-        assert!(packet.namespace.starts_with('/') && packet.namespace.len() <= NAMESPACE_MAX);
+        assert!(packet.attachments <= SKIPPED_MAX);
+        assert!(packet.namespace.starts_with('/'));
+        let _ = Args::of(packet.json).and_then(|args| args.name());
         let head = head(
             packet.kind,
             false,

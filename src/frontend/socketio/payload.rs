@@ -82,6 +82,27 @@ pub(super) const NOOP: &str = "6";
 /// A payload that says that this is the end.
 pub(super) const CLOSE: &str = "1";
 
+/// Most packets of a payload. Clients in Python read sixteen, and lose a payload that has more.
+const PACKETS_MAX: usize = 16;
+
+/// Bytes of frames above which a payload takes no more of them.
+const PAYLOAD_BYTES: usize = 64 * 1024;
+
+/// How many bytes of these whole frames become the next payload. What follows is for the one after that.
+pub(super) fn beginning(frames: &[u8]) -> usize {
+    let (mut rest, mut packets) = (frames, 0);
+    while let Some((opcode, _, after)) = next_frame(rest) {
+        packets += usize::from(matches!(opcode, 1 | 2));
+        let length = frames.len() - after.len();
+        let is_first = rest.len() == frames.len();
+        if packets > PACKETS_MAX || (length > PAYLOAD_BYTES && !is_first) {
+            return frames.len() - rest.len();
+        }
+        rest = after;
+    }
+    frames.len()
+}
+
 /// Makes a payload of whole WebSocket frames, as they'd go out on the other transport, and says
 /// whether a close frame was among them. That is not in the payload: a client that closes while it
 /// reads one would keep the packets in front of it, and take them for new ones once it's back. A
@@ -154,6 +175,7 @@ pub(crate) fn fuzz(text: &str) {
 mod tests {
     use super::*;
     use crate::frontend::websocket::frame::{Opcode, frame};
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     fn check(text: &str, want: Result<Packet<'_>, Malformed>) {
@@ -206,6 +228,24 @@ mod tests {
         for cut in [&[][..], &[0x81], &[0x81, 5, b'4']] {
             assert_eq!(from_frames(cut), (Vec::new(), false));
         }
+    }
+
+    #[test]
+    fn a_payload_has_so_much() {
+        let check = |frames: &[Bytes], want: usize| {
+            let all = frames.concat();
+            assert_eq!(beginning(&all), frames[..want].concat().len());
+        };
+        let small = frame(Opcode::Text, b"4a");
+        check(&vec![small.clone(); 16], 16);
+        check(&vec![small.clone(); 200], 16);
+        let ping = frame(Opcode::Ping, b"");
+        check(&[vec![small.clone(); 16], vec![ping; 3]].concat(), 19);
+        let large = frame(Opcode::Binary, &[0; 40_000]);
+        check(&[small.clone(), large.clone(), large], 2);
+        let huge = frame(Opcode::Binary, &[0; 200_000]);
+        check(&[huge.clone(), small.clone()], 1);
+        check(&[small, huge], 1);
     }
 
     proptest! {

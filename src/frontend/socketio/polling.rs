@@ -145,7 +145,7 @@ impl Polled {
         } else {
             tokio::select! {
                 biased;
-                taken = self.carrier.take() => taken.map(Some),
+                taken = self.carrier.take_part(payload::beginning) => taken.map(Some),
                 () = released => Ok(None),
             }
         };

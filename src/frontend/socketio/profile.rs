@@ -33,8 +33,8 @@ impl dyn Profile {
 
 /// What an event is answered with: its own arguments and attachments.
 pub(super) fn answer(profile: &dyn Profile, whole: &Whole) -> Option<Bytes> {
-    let args = Args::of(&whole.json)?;
-    let (kind, json, ack) = match (profile.on_event(&args.name()?), whole.ack) {
+    let args = Args::of(&whole.json).ok()?;
+    let (kind, json, ack) = match (profile.on_event(&args.name().ok()?), whole.ack) {
         (Some(name), _) => {
             let name = serde_json::to_string(&name).ok()?;
             let rest = args.rest();

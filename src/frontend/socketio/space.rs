@@ -38,7 +38,7 @@ pub(super) struct Space {
     pub(super) rooms: SmallVec<[RoomName; 1]>,
     /// Whether its room is one that it never named. The first that it names takes its place.
     pub(super) is_makeshift: bool,
-    /// What the client calls itself, once it has said so.
+    /// The name it's announced by, once it has given one.
     pub(super) username: Option<Box<str>>,
     /// When its token does.
     pub(super) expires: Option<Instant>,
@@ -84,11 +84,32 @@ impl Space {
     /// The client is in. What it called itself before its connection broke, it still does.
     pub(super) fn on_open(&mut self, state: &FrontendState) {
         self.phase = Phase::Open;
-        self.username = self.lane.with(|stamp| stamp.place.name.clone());
+        if let Some(name) = self.lane.with(|stamp| stamp.place.name.clone()) {
+            self.call(name);
+        }
         for room in self.rooms.clone() {
             if self.is_in(&room) {
                 self.greet(state, &room);
             }
+        }
+    }
+
+    /// Takes the name that the client gives itself. A known user is called as they are known.
+    pub(super) fn call(&mut self, name: Box<str>) {
+        let identity = self.session.identity();
+        let known = identity.user().map(|user| user.as_str());
+        let name = identity.name().or(known).map_or(name, Box::from);
+        self.lane
+            .with(|stamp| stamp.place.name = Some(name.clone()));
+        self.username = Some(name);
+    }
+
+    /// The name to show beside what the client says, where its user does not say it already.
+    pub(super) fn shown(&self) -> Option<&str> {
+        let identity = self.session.identity();
+        match identity.user() {
+            Some(_) => identity.name(),
+            None => self.username.as_deref(),
         }
     }
 

@@ -18,20 +18,13 @@ use super::packet::{ATTACHMENTS_MAX, is_json, is_reserved, placeholders_fit};
 use crate::frontend::json;
 use crate::frontend::record::{Kind, bare, encode};
 use crate::frontend::websocket::frame::{self, Opcode, frame};
+use crate::people::fields::{self, ATTACHMENT, EVENT, SOCKET, USER, USERNAME};
 use crate::relay::close::CloseReason;
 use crate::relay::entry::{Entry, RoomName};
 use crate::relay::format::{Format, Gap, GapFrame};
 
 /// What is in front of every event that is not of an application's making.
 pub(super) const OWN: &str = "tailcast:";
-
-/// The fields of an entry that is an event.
-pub(super) const EVENT: &[u8] = b"event";
-pub(super) const ARGS: &[u8] = b"args";
-pub(super) const ATTACHMENT: &[u8] = b"attachment";
-pub(super) const SOCKET: &[u8] = b"socket";
-/// What somebody called themselves.
-pub(super) const USERNAME: &[u8] = b"username";
 
 /// How the arguments begin that say that somebody went.
 const GOING: &[u8] = b"\"message\",{\"event\":\"broadcast_quit\",";
@@ -150,9 +143,8 @@ fn sender(entry: &Entry) -> &[u8] {
 
 /// An entry that is an event, if clients can take it as one.
 fn emitted(entry: &Entry) -> Option<Vec<u8>> {
-    let name = text(entry, EVENT)?;
-    let args = text(entry, ARGS)?.trim();
-    if is_reserved(name) || name.starts_with(OWN) || !args.starts_with('[') || !is_json(args) {
+    let (name, args) = fields::emitted(&entry.fields)?;
+    if is_reserved(name) || name.starts_with(OWN) || !is_json(args) {
         return None;
     }
     let mut frames = Vec::new();
@@ -193,7 +185,7 @@ fn message(room: &RoomName, entry: &Entry) -> Vec<u8> {
     out.extend_from_slice(b"\"message\",{\"event\":\"");
     out.extend_from_slice(notice.unwrap_or("broadcast_say").as_bytes());
     out.extend_from_slice(b"\",\"data\":{\"username\":");
-    let name = text(entry, USERNAME).or_else(|| text(entry, b"user"));
+    let name = text(entry, USERNAME).or_else(|| text(entry, USER));
     json::value(&mut out, &name);
     if notice.is_none() {
         out.extend_from_slice(b",\"text\":");
@@ -201,7 +193,7 @@ fn message(room: &RoomName, entry: &Entry) -> Vec<u8> {
     }
     out.extend_from_slice(format!(",\"id\":\"{}\",\"room\":", entry.id).as_bytes());
     json::value(&mut out, room.as_str());
-    if let Some(user) = text(entry, b"user") {
+    if let Some(user) = text(entry, USER) {
         out.extend_from_slice(b",\"user\":");
         json::value(&mut out, user);
     }
@@ -219,7 +211,7 @@ fn is_plain(entry: &Entry, is_notice: bool) -> bool {
         let is_told = match name.as_ref() {
             b"message" => !is_notice,
             b"event" | SOCKET => is_notice,
-            USERNAME | b"user" => true,
+            USERNAME | USER => true,
             _ => false,
         };
         is_told && std::str::from_utf8(value).is_ok()

@@ -103,7 +103,7 @@ impl From<Refusal> for Refused {
             Refusal::SlowMode(_) | Refusal::TooFast(_) | Refusal::RoomTooFast(_) => {
                 CloseReason::TooFast
             }
-            Refusal::BadRequest(_) | Refusal::UserField => CloseReason::BadRequest,
+            Refusal::BadRequest(_) | Refusal::Reserved(_) => CloseReason::BadRequest,
             _ => CloseReason::Forbidden,
         };
         let retry = refusal.retry();

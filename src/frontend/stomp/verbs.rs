@@ -228,6 +228,7 @@ fn entry(room: RoomName, send: Send) -> Entry {
         fields: send.fields,
         key: send.key,
         echo: true,
+        socket: None,
     }
 }
 

@@ -214,6 +214,7 @@ fn on_publish(talk: &mut Talk, reference: Ref, publish: Publish) {
         fields: publish.fields,
         key: publish.key,
         echo: publish.echo,
+        socket: None,
     };
     if publish.ephemeral {
         let user = talk.session.identity().user();

@@ -113,6 +113,7 @@ pub(super) fn on_message(talk: &Talk, message: Bytes) {
         fields,
         key: None,
         echo: true,
+        socket: None,
     };
     talk.session.publish(
         entry,

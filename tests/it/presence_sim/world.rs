@@ -372,6 +372,7 @@ impl World {
                     fields: Fields::from([message.clone()]),
                     key: None,
                     echo: true,
+                    socket: None,
                 };
                 let json = r#"{"type":"ephemeral"}"#.to_owned();
                 let _ = client.session.whisper(entry, json);

@@ -187,6 +187,77 @@ fn options_that_there_are_not() {
     session.until("432[\"");
 }
 
+/// What is wrong with one event, or with one namespace, ends nothing else.
+#[tokio::test]
+async fn the_smallest_part_suffers() {
+    let (_redis, [node]) = start::<1>(&[]);
+    let mut socket = Ws::open(&node, SOCKET).await;
+    let long = format!("/{}", "x".repeat(2_000));
+    for namespace in [&long, "/a\u{1e}b"] {
+        socket.send(format!("40{namespace},")).await;
+        let refused = heard(&mut socket, "44").await;
+        assert!(refused.starts_with(&format!("44{namespace},")), "{refused}");
+        assert!(refused.contains("\"bad_namespace\""), "{refused}");
+    }
+    for auth in ["[]", "{", "\"x\"", "{\"room\":\"\\ud83d\"}"] {
+        socket.send(format!("40{auth}")).await;
+        let refused = heard(&mut socket, "44{").await;
+        assert!(refused.contains("\"bad_request\""), "{auth}: {refused}");
+    }
+    let named = format!("/{}", "x".repeat(128));
+    for namespace in ["/чат", "/two words", &named] {
+        socket
+            .send(format!("40{namespace},{{\"room\":\"r\"}}"))
+            .await;
+        heard(&mut socket, &format!("40{namespace},{{\"sid\"")).await;
+        socket.send(format!("42{namespace},7[\"say\",\"x\"]")).await;
+        heard(&mut socket, &format!("43{namespace},7[\"")).await;
+    }
+    socket.send("40{\"room\":\"r\"}").await;
+    heard(&mut socket, "40{\"sid\"").await;
+    let deep = format!(
+        "[\"draw\",{}{}]",
+        "{\"a\":".repeat(80),
+        "1".to_owned() + &"}".repeat(80)
+    );
+    let half = "half a surrogate pair (\\\\ud83d)";
+    for (event, told) in [
+        (&*deep, "at most 64 levels"),
+        ("[]", "begins with its name"),
+        ("[{}]", "begins with its name"),
+        ("[\"connect\"]", "\"unknown_event\""),
+        ("[\"draw\",NaN]", "\"bad_json\""),
+        ("[\"draw\",\"\\ud83d\"]", half),
+        ("[\"say\",\"\\ud83d\"]", half),
+        ("[\"\\ud83d\"]", half),
+        ("[\"publish\",\"r\",{\"a\":\"\\ud83d\"}]", half),
+    ] {
+        socket.send(format!("421{event}")).await;
+        let refused = heard(&mut socket, "431[").await;
+        assert!(refused.contains(told), "{event}: {refused}");
+        socket.send(format!("42{event}")).await;
+        let refused = heard(&mut socket, "42[\"tailcast:error\"").await;
+        assert!(refused.contains(told), "{event}: {refused}");
+    }
+    socket.send("4511-2[\"draw\"]").await;
+    for _ in 0..11 {
+        let bytes = tokio_tungstenite::tungstenite::Message::binary(vec![1]);
+        socket.send_message(bytes).await;
+    }
+    let refused = heard(&mut socket, "432[").await;
+    assert!(refused.contains("at most 10 attachments"), "{refused}");
+    // An event called by a number is one like any other.
+    let mut other = Ws::open(&node, SOCKET).await;
+    other.send("40{\"room\":\"r\"}").await;
+    heard(&mut other, "tailcast:rooms").await;
+    socket.send("423[42,\"x\"]").await;
+    heard(&mut socket, "433[\"").await;
+    heard(&mut other, "42[\"42\",\"x\",").await;
+    // What is no packet ends the connection, as the protocol says.
+    socket.send("42{}").await;
+    assert_eq!(socket.closed().await.0, 4400);
+}
+
 /// Answers to what nobody asked mean nothing.
 #[tokio::test]
 async fn answers_that_nobody_asked_for() {

@@ -188,6 +188,33 @@ fn a_slow_fetcher_gets_all_of_it() {
     assert_eq!(got, (0..500).collect::<Vec<_>>());
 }
 
+/// Clients in Python read sixteen packets of a payload, and lose it if there are more.
+#[test]
+fn a_payload_has_sixteen_packets_at_most() {
+    let (_redis, [node]) = start::<1>(&["--socketio-ping-timeout", "200s"]);
+    let session = open(&node);
+    node.request("POST", &session, &[], b"40{\"room\":\"r\"}");
+    for number in 0..200 {
+        node.publish("r", number.to_string());
+    }
+    let mut got = Vec::new();
+    let mut most = 0;
+    while got.len() < 200 {
+        let answer = node.get(&session);
+        let payload = answer.text();
+        assert_eq!(answer.status, 200, "{payload}");
+        most = most.max(payload.split('\u{1e}').count());
+        for packet in payload.split('\u{1e}') {
+            if let Some((_, rest)) = packet.split_once("\"text\":\"") {
+                let (number, _) = rest.split_once('"').unwrap();
+                got.push(number.parse::<usize>().unwrap());
+            }
+        }
+    }
+    assert_eq!(most, 16);
+    assert_eq!(got, (0..200).collect::<Vec<_>>());
+}
+
 /// A client that asks for nothing any more is gone.
 #[tokio::test]
 async fn silence_ends_a_session() {
