@@ -439,7 +439,7 @@ mod tests {
     fn last_events() {
         assert!(close_event(&CloseReason::Gone).is_empty());
         let drain = String::from_utf8(close_event(&CloseReason::Drain)).unwrap();
-        assert!(drain.starts_with("retry: ") && drain.ends_with(|c: char| c == '\n'));
+        assert!(drain.starts_with("retry: ") && drain.ends_with('\n'));
         assert!(!drain.ends_with("\n\n"), "a blank line makes an event");
         assert_eq!(
             close_event(&CloseReason::BadRequest("no \"such\" thing".into())),
