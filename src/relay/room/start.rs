@@ -1,9 +1,9 @@
 //! Where a subscriber begins: from a position to a cursor.
 
 use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use tokio::time::{sleep, timeout};
 
 use super::{Opened, PageKey, Room};
@@ -281,13 +281,13 @@ impl Room {
     /// removed one by one since, or from before a deletion. One read for all who stand there.
     async fn lost_after(&self, cursor: Cursor) -> Result<Option<(EntryId, GapReason)>, LogError> {
         let outcome = self
-            .single_flight(PageKey::Unknown(cursor.id, cursor.lineage), |room| {
-                async move {
+            .single_flight(
+                PageKey::Unknown(cursor.id, cursor.lineage),
+                async move |room: Arc<Room>| {
                     let head = room.state().window.head();
                     page::read(room.shared.log.as_ref(), &room.name, cursor, head, 1).await
-                }
-                .boxed()
-            })
+                },
+            )
             .await?;
         Ok(match outcome {
             PageOutcome::Page(page) => page.lost.filter(|(upto, _)| cursor.id < *upto),

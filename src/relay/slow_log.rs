@@ -1,0 +1,78 @@
+//! A [`MemoryLog`] whose answers take their time, for tests. Its tails don't.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::time::sleep;
+
+use super::entry::{Entry, EntryId, RoomName};
+use super::log::{Append, Feed, Log, LogError, Range, StreamState, TailGuard};
+use crate::store::memory::MemoryLog;
+
+/// The log.
+pub(super) struct SlowLog {
+    pub(super) log: MemoryLog,
+    delay: Mutex<Duration>,
+}
+
+impl SlowLog {
+    pub(super) fn new(log: MemoryLog) -> Self {
+        SlowLog {
+            log,
+            delay: Mutex::default(),
+        }
+    }
+
+    /// How long answers take from now on.
+    pub(super) fn set_delay(&self, delay: Duration) {
+        *self.delay.lock().unwrap() = delay;
+    }
+
+    fn late<T: Send + 'static>(
+        &self,
+        answer: BoxFuture<'static, Result<T, LogError>>,
+    ) -> BoxFuture<'static, Result<T, LogError>> {
+        let delay = *self.delay.lock().unwrap();
+        async move {
+            sleep(delay).await;
+            answer.await
+        }
+        .boxed()
+    }
+}
+
+impl Log for SlowLog {
+    fn append(&self, append: Append) {
+        self.log.append(append);
+    }
+
+    fn range(
+        &self,
+        room: &RoomName,
+        range: Range,
+    ) -> BoxFuture<'static, Result<Vec<Entry>, LogError>> {
+        self.late(self.log.range(room, range))
+    }
+
+    fn state(&self, room: &RoomName) -> BoxFuture<'static, Result<Option<StreamState>, LogError>> {
+        self.late(self.log.state(room))
+    }
+
+    fn remove(
+        &self,
+        room: &RoomName,
+        ids: Vec<EntryId>,
+    ) -> BoxFuture<'static, Result<u64, LogError>> {
+        self.late(Log::remove(&self.log, room, ids))
+    }
+
+    fn tail(&self, feed: std::sync::Arc<dyn Feed>) -> TailGuard {
+        self.log.tail(feed)
+    }
+
+    fn health(&self) -> Result<(), LogError> {
+        self.log.health()
+    }
+}
