@@ -15,6 +15,7 @@ use crate::store::memory::MemoryLog;
 pub(super) struct SlowLog {
     pub(super) log: MemoryLog,
     delay: Mutex<Duration>,
+    append_delay: Mutex<Duration>,
 }
 
 impl SlowLog {
@@ -22,12 +23,18 @@ impl SlowLog {
         SlowLog {
             log,
             delay: Mutex::default(),
+            append_delay: Mutex::default(),
         }
     }
 
     /// How long answers take from now on.
     pub(super) fn set_delay(&self, delay: Duration) {
         *self.delay.lock().unwrap() = delay;
+    }
+
+    /// How long the outcomes of appends take from now on. The entries are there before that.
+    pub(super) fn set_append_delay(&self, delay: Duration) {
+        *self.append_delay.lock().unwrap() = delay;
     }
 
     fn late<T: Send + 'static>(
@@ -45,7 +52,17 @@ impl SlowLog {
 
 impl Log for SlowLog {
     fn append(&self, append: Append) {
-        self.log.append(append);
+        let delay = *self.append_delay.lock().unwrap();
+        let done = append.done;
+        self.log.append(Append {
+            done: match delay.is_zero() {
+                true => done,
+                false => Box::new(move |outcome| {
+                    tokio::spawn(sleep(delay).map(|()| done(outcome)));
+                }),
+            },
+            ..append
+        });
     }
 
     fn range(
