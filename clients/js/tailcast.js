@@ -244,7 +244,7 @@ class Room extends Emitter {
         clearTimeout(this.#resetting)
         return this._onInfo(frame)
       case 'deleted':
-        this._emit('deleted', { id: frame.id, room: this.name })
+        this._emit('deleted', { ids: frame.ids, room: this.name })
         return
       case 'ephemeral':
         this._emit('ephemeral', { user: frame.user ?? null, fields: frame.fields, room: this.name })

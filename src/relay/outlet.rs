@@ -249,7 +249,7 @@ impl Outlet {
     }
 
     /// A pass of the fan-out: its room has something new.
-    pub(super) fn deliver(self: &Arc<Self>, pass: &mut Pass<'_>) {
+    pub(super) fn deliver(self: &Arc<Self>, pass: &mut Pass) {
         let mut out = self.out();
         if out.draining || out.ended {
             return;

@@ -1,5 +1,6 @@
 //! One stream's live state on this node: its window, its tail's side, its subscribers.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -73,7 +74,7 @@ struct State {
     follower: Follower,
     memo: Memo,
     /// The newest IDs that were removed on purpose: a read that began before may bring them again.
-    removed: Vec<(EntryId, Instant)>,
+    removed: HashMap<EntryId, Instant>,
     /// The newest entry that this node was told is stored, until the tail is as far.
     stored: EntryId,
     /// Window bytes as last reported to the budget.
@@ -106,7 +107,7 @@ impl Room {
                 window: Window::new(EntryId::ZERO, Vec::new(), None),
                 follower: Follower::default(),
                 memo: Memo::default(),
-                removed: Vec::new(),
+                removed: HashMap::new(),
                 stored: EntryId::ZERO,
                 reported: 0,
             }),
@@ -166,7 +167,10 @@ impl Room {
         state.memo = Memo::default();
         state
             .removed
-            .retain(|(_, since)| now.duration_since(*since) < REMOVED);
+            .retain(|_, since| now.duration_since(*since) < REMOVED);
+        if state.removed.is_empty() {
+            state.removed.shrink_to_fit();
+        }
     }
 
     /// Rings whenever the tail brought something.
@@ -226,7 +230,7 @@ impl Room {
         let mut state = self.state();
         let state = &mut *state;
         for id in ids {
-            state.removed.push((*id, Instant::now()));
+            state.removed.insert(*id, Instant::now());
             state.window.remove(*id);
         }
         state.memo = Memo::default();
@@ -264,8 +268,10 @@ impl Room {
             let is_whole = older.len() < vacancy;
             let mut state = room.state();
             if state.window.floor() == floor && state.window.lineage() == lineage {
+                let base = state.window.base();
                 state.window.prepend(older, is_whole);
-                state.remove_again();
+                let older = state.window.base()..base;
+                state.remove_again(older);
                 room.settle(&mut state);
             }
             Ok(PageOutcome::Rewound)
@@ -281,8 +287,8 @@ impl Room {
             let floor = room.state().window.floor();
             let log = room.shared.log.as_ref();
             let outcome = page::read(log, &room.name, cursor, floor, limit).await?;
-            let removed = room.state().removed.clone();
-            Ok(outcome.without(|id| removed.iter().any(|(removed, _)| removed == id)))
+            let removed = &room.state().removed;
+            Ok(outcome.without(|id| removed.contains_key(id)))
         })
         .await
     }
@@ -345,7 +351,7 @@ impl Room {
         let was_open = state.follower.opened();
         let end = state.window.end();
         news(&mut state.follower, &mut state.window);
-        state.remove_again();
+        state.remove_again(end..state.window.end());
         let is_new = was_open && state.window.end() != end;
         if is_new {
             self.count(&state.window, end);
@@ -377,10 +383,20 @@ fn entries_from(window: &Window, seq: u64) -> (u64, Option<EntryId>) {
 }
 
 impl State {
-    /// What was removed on purpose does not come back with a read that began before.
-    fn remove_again(&mut self) {
-        for (id, _) in &self.removed {
-            self.window.remove(*id);
+    /// What was removed on purpose does not come back with a read that began before. These are the
+    /// items that the read brought.
+    fn remove_again(&mut self, new: std::ops::Range<u64>) {
+        if self.removed.is_empty() {
+            return;
+        }
+        for seq in new {
+            let id = match self.window.item(seq) {
+                Some(Item::Entry(entry)) => entry.id,
+                Some(Item::Removed(_) | Item::Hole(_)) | None => continue,
+            };
+            if self.removed.contains_key(&id) {
+                self.window.remove(id);
+            }
         }
     }
 }

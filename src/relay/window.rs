@@ -160,6 +160,11 @@ impl Window {
         self.items.len()
     }
 
+    /// The number of the oldest item.
+    pub(super) fn base(&self) -> u64 {
+        self.base
+    }
+
     /// The number the next item gets.
     pub(super) fn end(&self) -> u64 {
         self.base + self.items.len() as u64
