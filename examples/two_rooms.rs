@@ -109,13 +109,7 @@ async fn fill(
     let mut connections = Vec::with_capacity(count);
     for _ in 0..count {
         let connection = relay.connect(Arc::new(Datagrams(crowd.clone())), &RAW);
-        connection.join(
-            room.clone(),
-            Position::Now,
-            false,
-            None,
-            Box::new(|_| None),
-        )?;
+        connection.join(room.clone(), Position::Now, false, None, Box::new(|_| None))?;
         connection.joined().await;
         connections.push(connection);
     }
