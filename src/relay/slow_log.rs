@@ -1,4 +1,4 @@
-//! A [`MemoryLog`] whose answers take their time, for tests. Its tails don't.
+//! A log whose answers take their time, for tests. Its tails don't.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -9,17 +9,16 @@ use tokio::time::sleep;
 
 use super::entry::{Entry, EntryId, RoomName};
 use super::log::{Append, Feed, Log, LogError, Range, StreamState, TailGuard};
-use crate::store::memory::MemoryLog;
 
 /// The log.
-pub(super) struct SlowLog {
-    pub(super) log: MemoryLog,
+pub(super) struct SlowLog<L> {
+    pub(super) log: L,
     delay: Mutex<Duration>,
     append_delay: Mutex<Duration>,
 }
 
-impl SlowLog {
-    pub(super) fn new(log: MemoryLog) -> Self {
+impl<L: Log> SlowLog<L> {
+    pub(super) fn new(log: L) -> Self {
         SlowLog {
             log,
             delay: Mutex::default(),
@@ -50,7 +49,7 @@ impl SlowLog {
     }
 }
 
-impl Log for SlowLog {
+impl<L: Log> Log for SlowLog<L> {
     fn append(&self, append: Append) {
         let delay = *self.append_delay.lock().unwrap();
         let done = append.done;
@@ -82,7 +81,7 @@ impl Log for SlowLog {
         room: &RoomName,
         ids: Vec<EntryId>,
     ) -> BoxFuture<'static, Result<u64, LogError>> {
-        self.late(Log::remove(&self.log, room, ids))
+        self.late(self.log.remove(room, ids))
     }
 
     fn tail(&self, feed: std::sync::Arc<dyn Feed>) -> TailGuard {

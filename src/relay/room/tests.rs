@@ -40,7 +40,7 @@ impl Wire for Sink {
 
 /// A room of 200 entries of 2 KB, none of which has an odd sequence number, and a relay that has
 /// lately become slow to read it.
-async fn slow_room() -> (Arc<Relay>, Arc<SlowLog>, RoomName) {
+async fn slow_room() -> (Arc<Relay>, Arc<SlowLog<MemoryLog>>, RoomName) {
     let log = Arc::new(SlowLog::new(MemoryLog::new(Default::default())));
     let room = RoomName::parse("x").unwrap();
     for ms in 1_000..1_200 {
