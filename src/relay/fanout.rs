@@ -255,7 +255,9 @@ impl Turn {
     fn step(&mut self, worker: usize) -> usize {
         let seats = &self.room.seats[worker];
         if self.running.is_none() {
-            self.running = seats.jobs().next().map(|job| match job {
+            // Nothing is done under the lock: a room's state is locked when it's taken in `wake`.
+            let job = seats.jobs().next();
+            self.running = job.map(|job| match job {
                 Job::Pass => Running::Pass(Pass::new(self.room.clone())),
                 Job::Aside(aside) => Running::Aside(aside),
             });
