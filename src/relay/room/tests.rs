@@ -100,3 +100,38 @@ async fn a_socket_that_joins_and_leaves_leaves_nothing_of_its_rooms() {
     drop(inside);
     retired(&relay).await;
 }
+
+/// A tail wakes the workers while it holds the room's state, which a pass needs to begin.
+#[test]
+fn a_worker_that_begins_a_pass_keeps_no_tail_waiting() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let (relay, _log, name) = runtime.block_on(slow_room());
+    let connection = relay.connect(Arc::new(Sink), &FORMAT);
+    runtime.block_on(async {
+        let join = connection.join(name.clone(), Position::Now, false, None, Box::new(|_| None));
+        join.unwrap();
+        connection.joined().await;
+    });
+    let room = relay.registry().find(&name).unwrap();
+    let (sender, done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let state = room.state();
+        room.shared.fanout.wake(&room);
+        // The worker comes to the state meanwhile, and waits for it.
+        std::thread::sleep(Duration::from_millis(300));
+        room.shared.fanout.wake(&room);
+        drop(state);
+        let _ = sender.send(());
+    });
+    let woken = done.recv_timeout(Duration::from_secs(60));
+    runtime.shutdown_background();
+    if woken.is_err() {
+        // Dropped, they would wait, too.
+        std::mem::forget((connection, relay));
+        panic!("the tail and the worker wait for each other");
+    }
+}
