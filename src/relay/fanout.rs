@@ -237,7 +237,7 @@ struct Turn {
 
 /// A job that has begun.
 enum Running {
-    Pass(Pass),
+    Pass(Box<Pass>),
     Aside(Arc<Aside>),
 }
 
@@ -258,7 +258,7 @@ impl Turn {
             // Nothing is done under the lock: a room's state is locked when it's taken in `wake`.
             let job = seats.jobs().next();
             self.running = job.map(|job| match job {
-                Job::Pass => Running::Pass(Pass::new(self.room.clone())),
+                Job::Pass => Running::Pass(Box::new(Pass::new(self.room.clone()))),
                 Job::Aside(aside) => Running::Aside(aside),
             });
         }

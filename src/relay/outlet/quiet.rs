@@ -10,9 +10,9 @@ use smallvec::SmallVec;
 use super::Outlet;
 use crate::relay::entry::{EntryId, RoomName};
 
-/// What a connection does not want back, by room. Nearly always nothing, which takes one word.
+/// What a connection does not want back, by room. Nearly always nothing.
 #[derive(Default)]
-pub(super) struct Quiet(Option<Box<Vec<InRoom>>>);
+pub(super) struct Quiet(Vec<InRoom>);
 
 /// The same of one room.
 struct InRoom {
@@ -33,13 +33,11 @@ impl InRoom {
 
 impl Quiet {
     fn find(&mut self, room: &RoomName) -> Option<&mut InRoom> {
-        let mut rooms = self.0.as_mut()?.iter_mut();
-        rooms.find(|quiet| quiet.room == *room)
+        self.0.iter_mut().find(|quiet| quiet.room == *room)
     }
 
     fn change(&mut self, room: &RoomName, change: impl FnOnce(&mut InRoom)) {
-        let rooms = self.0.get_or_insert_default();
-        match rooms.iter_mut().find(|quiet| quiet.room == *room) {
+        match self.find(room) {
             Some(quiet) => change(quiet),
             None => {
                 let mut quiet = InRoom {
@@ -49,24 +47,22 @@ impl Quiet {
                     entries: SmallVec::new(),
                 };
                 change(&mut quiet);
-                rooms.push(quiet);
+                self.0.push(quiet);
             }
         }
         self.tidy();
     }
 
     fn tidy(&mut self) {
-        if let Some(rooms) = &mut self.0 {
-            rooms.retain(InRoom::is_needed);
-            if rooms.is_empty() {
-                self.0 = None;
-            }
+        self.0.retain(InRoom::is_needed);
+        if self.0.is_empty() {
+            self.0 = Vec::new();
         }
     }
 
     /// Whether a room has to wait until it's known which of its entries are to be passed over.
     pub(super) fn waits(&mut self, room: &RoomName) -> bool {
-        self.0.is_some() && self.find(room).is_some_and(|quiet| quiet.pending > 0)
+        self.find(room).is_some_and(|quiet| quiet.pending > 0)
     }
 
     /// The entries of a room to be passed over, if there are any.
@@ -86,7 +82,7 @@ impl Quiet {
     /// Whether nothing is kept.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.0.is_empty()
     }
 
     /// The connection begins to join a room.
