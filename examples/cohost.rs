@@ -117,7 +117,10 @@ pub(crate) async fn play(redis: Option<&str>, out: &mut (dyn Write + Send)) -> R
         .moderates(&mut carol, json!({"act": "delete", "id": rude}))
         .await?;
     let deleted = erin.next("deleted").await?;
-    ensure!(deleted["id"] == rude, "another one was deleted: {deleted}");
+    ensure!(
+        deleted["ids"][0] == rude,
+        "another one was deleted: {deleted}"
+    );
     stage.says(&erin, "sees that it's gone")?;
     let act = json!({"act": "timeout", "user": "dave", "seconds": 60, "reason": "be nice"});
     stage.moderates(&mut carol, act).await?;

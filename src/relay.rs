@@ -15,6 +15,7 @@ pub mod position;
 mod batch;
 mod cursor;
 mod fanout;
+mod flight;
 mod follower;
 mod page;
 mod registry;
@@ -29,3 +30,6 @@ pub mod outlet;
 pub mod stats;
 
 pub use window::WindowLimits;
+
+#[cfg(test)]
+mod slow_log;

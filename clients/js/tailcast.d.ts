@@ -94,7 +94,7 @@ export interface RoomEvents {
   presence: Presence
   reactions: Reactions
   room: RoomInfo
-  deleted: { room: string; id: EntryId }
+  deleted: { room: string; ids: EntryId[] }
   ephemeral: Ephemeral
   /** A moderator has done something to this very user. */
   moderated: Moderated

@@ -386,7 +386,7 @@ class Channel {
         clearTimeout(this.#resetting)
         return this.#onInfo(frame)
       case 'deleted':
-        this._emit('deleted', { id: frame.id, room: this.name })
+        this._emit('deleted', { ids: frame.ids, room: this.name })
         return
       case 'ephemeral':
         this._emit('ephemeral', { user: frame.user ?? null, fields: frame.fields, room: this.name })

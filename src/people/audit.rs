@@ -95,8 +95,8 @@ fn apply(shared: &Arc<Shared>, record: &Record) {
     };
     if !record.ids.is_empty() {
         shared.relay.forget(room, &record.ids);
-        for id in &record.ids {
-            shared.relay.tell(room, Arc::new(told::deleted(room, *id)));
+        for ids in record.ids.chunks(told::DELETED_MAX) {
+            shared.relay.tell(room, Arc::new(told::deleted(room, ids)));
         }
     }
     shared.home.apply(room, &record.rules, &record.ids);

@@ -79,9 +79,13 @@ pub(super) fn everybody(room: &RoomName, users: Vec<Present>, audience: Audience
     presence(aside, audience)
 }
 
-/// An entry is gone.
-pub(super) fn deleted(room: &RoomName, id: EntryId) -> Aside {
-    aside("deleted", room, object(value!({"id": id.to_string()})))
+/// Most IDs in one `deleted`, so that a frame stays below some 40 KB however many entries go.
+pub(super) const DELETED_MAX: usize = 1_000;
+
+/// Entries are gone: at most [`DELETED_MAX`] of them.
+pub(super) fn deleted(room: &RoomName, ids: &[EntryId]) -> Aside {
+    let ids: Vec<String> = ids.iter().map(EntryId::to_string).collect();
+    aside("deleted", room, object(value!({"ids": ids})))
 }
 
 /// How the room stands.
@@ -191,8 +195,8 @@ mod tests {
             r#"{"user":"ann","devices":2,"since":7,"name":"Ann","role":"host"}"#
         );
         check(
-            deleted(&room, EntryId::new(5, 1)),
-            r#"{"type":"deleted","room":"a\"b","id":"5-1"}"#,
+            deleted(&room, &[EntryId::new(5, 1), EntryId::new(6, 0)]),
+            r#"{"type":"deleted","room":"a\"b","ids":["5-1","6-0"]}"#,
         );
         let mut laid_down = Rules::default();
         laid_down.set("pin", Some(r#"{"message":"hi"}"#));

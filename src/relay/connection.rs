@@ -191,6 +191,7 @@ impl Connection {
             outlet,
             rooms: list,
         } = self.seats.clone();
+        outlet.begin_join(&room);
         let task = tokio::spawn(async move {
             let start = enter(&membership, from, gate).await;
             // Held to the end, so that a leave comes either before this or after it.
@@ -216,6 +217,7 @@ impl Connection {
                 }
                 Err(error) => {
                     rooms.retain(|(joining, _)| *joining != name);
+                    outlet.leave(&name);
                     if let Some(frame) = joined(Err(error)) {
                         outlet.send(frame);
                     }

@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use super::batch::{self, Pending};
 use super::close::CloseReason;
 use super::cursor::Cursor;
-use super::entry::{EntryId, RoomName};
+use super::entry::RoomName;
 use super::fanout::Pass;
 use super::format::{Format, Gap, GapFrame};
 use super::registry::Membership;
@@ -28,11 +28,13 @@ use super::room::{Room, Start};
 use super::stats::{Stats, Tally};
 
 mod beside;
+mod quiet;
 mod replay;
 mod wire;
 
 pub use wire::Wire;
 
+use self::quiet::Quiet;
 use self::replay::Replay;
 
 /// Bytes of a connection's own frames that may wait before its front end stops reading from it.
@@ -67,6 +69,7 @@ struct Out {
     own: VecDeque<Bytes>,
     own_bytes: usize,
     seats: SmallVec<[Seat; 1]>,
+    quiet: Quiet,
     /// Whether [`Outlet::drain`] runs; passes then leave this connection alone.
     draining: bool,
     closing: Option<CloseReason>,
@@ -83,7 +86,6 @@ struct Seat {
     replay: Replay,
     page_entries: u16,
     watch: Watch,
-    quiet: Option<Box<Quiet>>,
 }
 
 /// Whether a seat is told who is in its room.
@@ -95,15 +97,6 @@ enum Watch {
     Unaware,
     /// It knows, and is told of changes.
     Aware,
-}
-
-/// Publishes that this connection does not want to get back.
-#[derive(Default)]
-struct Quiet {
-    /// So many are on their way. Their IDs are not known yet, so the room waits.
-    pending: usize,
-    /// To be passed over.
-    entries: SmallVec<[EntryId; 4]>,
 }
 
 /// How a write ended.
@@ -235,6 +228,7 @@ impl Outlet {
                 }
             }
         }
+        out.quiet.seated(membership.room().name(), start.cursor.id);
         let number = membership.room().seats[self.worker].enter(self.clone());
         out.seats.push(Seat {
             membership,
@@ -244,14 +238,14 @@ impl Outlet {
             replay: Replay::Window,
             page_entries: PAGE_FIRST as u16,
             watch: if watches { Watch::Unaware } else { Watch::No },
-            quiet: None,
         });
         self.carry_on(&mut out);
     }
 
-    /// Gives up the seat in a room; false if there is none.
+    /// Gives up the seat in a room, or the join of it; false if there is no seat.
     pub(super) fn leave(&self, room: &RoomName) -> bool {
         let mut out = self.out();
+        out.quiet.left(room);
         let index = out.seats.iter().position(|seat| seat.room().name() == room);
         index.map(|index| out.seats.swap_remove(index)).is_some()
     }
@@ -262,7 +256,7 @@ impl Outlet {
     }
 
     /// A pass of the fan-out: its room has something new.
-    pub(super) fn deliver(self: &Arc<Self>, pass: &mut Pass<'_>) {
+    pub(super) fn deliver(self: &Arc<Self>, pass: &mut Pass) {
         let mut out = self.out();
         if out.draining || out.ended {
             return;
@@ -422,10 +416,10 @@ impl Outlet {
             let Some(seat) = out.seats.get_mut(index) else {
                 return Ok(Wrote::All);
             };
-            if seat.quiet.as_ref().is_some_and(|quiet| quiet.pending > 0) {
+            let room = seat.membership.room();
+            if out.quiet.waits(room.name()) {
                 return Ok(Wrote::All);
             }
-            let room = seat.room();
             let pending = match &seat.replay {
                 Replay::Waiting => return Ok(Wrote::All),
                 Replay::Window => pending_of(room, self.format, &seat.cursor),
@@ -452,10 +446,8 @@ impl Outlet {
                 }
                 Pending::Batch(batch) => batch,
             };
-            let front = seat
-                .quiet
-                .as_ref()
-                .and_then(|quiet| batch.front(&quiet.entries));
+            let passed_over = out.quiet.entries(room.name());
+            let front = passed_over.and_then(|entries| batch.front(entries));
             let bytes = match &front {
                 None => &batch.bytes[..],
                 Some(front) => &batch.bytes[..front.bytes],
@@ -488,10 +480,11 @@ impl Outlet {
             if let Some(front) = front {
                 batch.count(front.frames, tally);
                 seat.cursor = front.behind;
-                seat.pass_over(front.entry);
+                out.quiet.passed(seat.room().name(), front.entry);
                 continue;
             }
             seat.cursor = batch.end;
+            out.quiet.passed(seat.room().name(), batch.end.id);
             batch.count(batch.frames(), tally);
             if let Some(gap) = batch.close {
                 self.begin_gap_close(out, gap);
@@ -518,6 +511,7 @@ impl Outlet {
             out.push_own(last);
         }
         out.seats.clear();
+        out.quiet = Quiet::default();
         out.closing = Some(reason);
     }
 
@@ -532,6 +526,7 @@ impl Outlet {
     fn fail(&self, out: &mut Out, reason: CloseReason) {
         out.closing.get_or_insert(reason);
         out.seats.clear();
+        out.quiet = Quiet::default();
         out.cut = Bytes::new();
         out.own = VecDeque::new();
         out.own_bytes = 0;
@@ -554,16 +549,6 @@ impl Out {
 impl Seat {
     fn room(&self) -> &Arc<Room> {
         self.membership.room()
-    }
-
-    /// It has got past an entry that it was not to get.
-    fn pass_over(&mut self, entry: EntryId) {
-        if let Some(quiet) = &mut self.quiet {
-            quiet.entries.retain(|other| *other > entry);
-            if quiet.pending == 0 && quiet.entries.is_empty() {
-                self.quiet = None;
-            }
-        }
     }
 
     /// The socket is full. A page is not kept for it; the next one holds what this one took.

@@ -1,13 +1,12 @@
 //! One stream's live state on this node: its window, its tail's side, its subscribers.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -17,6 +16,7 @@ use super::batch::{self, Memo, Pending};
 use super::cursor::Cursor;
 use super::entry::{EntryId, RoomName};
 use super::fanout::{Fanout, Seats};
+use super::flight::{Flights, Unwanted};
 use super::follower::Follower;
 use super::format::{Format, Gap, GapReason};
 use super::listener::{Heard, Step};
@@ -45,7 +45,8 @@ pub(super) struct Room {
     opened: watch::Sender<Opened>,
     /// Rings whenever the tail brought something.
     moved: Notify,
-    pages: Mutex<HashMap<PageKey, SharedPage>>,
+    /// Reads of the log that are under way.
+    reads: Flights<PageKey, Result<PageOutcome, LogError>>,
     pub(super) seats: Box<[Seats]>,
     /// Whether a watcher went without being told who came or went.
     pub(super) missed: AtomicBool,
@@ -73,7 +74,7 @@ struct State {
     follower: Follower,
     memo: Memo,
     /// The newest IDs that were removed on purpose: a read that began before may bring them again.
-    removed: Vec<(EntryId, Instant)>,
+    removed: HashMap<EntryId, Instant>,
     /// The newest entry that this node was told is stored, until the tail is as far.
     stored: EntryId,
     /// Window bytes as last reported to the budget.
@@ -97,8 +98,6 @@ enum PageKey {
     Unknown(EntryId, u32),
 }
 
-type SharedPage = Shared<BoxFuture<'static, Result<PageOutcome, LogError>>>;
-
 impl Room {
     pub(super) fn new(name: RoomName, shared: Arc<RoomShared>) -> Arc<Self> {
         shared.windows.rooms.fetch_add(1, Ordering::Relaxed);
@@ -108,13 +107,13 @@ impl Room {
                 window: Window::new(EntryId::ZERO, Vec::new(), None),
                 follower: Follower::default(),
                 memo: Memo::default(),
-                removed: Vec::new(),
+                removed: HashMap::new(),
                 stored: EntryId::ZERO,
                 reported: 0,
             }),
             opened: watch::Sender::new(Opened::Waiting),
             moved: Notify::new(),
-            pages: Mutex::default(),
+            reads: Flights::default(),
             seats: shared.fanout.seats(),
             missed: AtomicBool::new(false),
             shared,
@@ -168,7 +167,10 @@ impl Room {
         state.memo = Memo::default();
         state
             .removed
-            .retain(|(_, since)| now.duration_since(*since) < REMOVED);
+            .retain(|_, since| now.duration_since(*since) < REMOVED);
+        if state.removed.is_empty() {
+            state.removed.shrink_to_fit();
+        }
     }
 
     /// Rings whenever the tail brought something.
@@ -228,7 +230,7 @@ impl Room {
         let mut state = self.state();
         let state = &mut *state;
         for id in ids {
-            state.removed.push((*id, Instant::now()));
+            state.removed.insert(*id, Instant::now());
             state.window.remove(*id);
         }
         state.memo = Memo::default();
@@ -250,30 +252,29 @@ impl Room {
         if vacancy == 0 {
             return Ok(());
         }
-        self.single_flight(PageKey::Older, |room| {
-            async move {
-                let (floor, lineage) = {
-                    let state = room.state();
-                    (state.window.floor(), state.window.lineage())
-                };
-                let range = Range {
-                    from: Bound::Unbounded,
-                    to: Bound::Included(floor),
-                    limit: vacancy,
-                    newest_first: true,
-                };
-                let mut older = room.shared.log.range(&room.name, range).await?;
-                older.reverse();
-                let is_whole = older.len() < vacancy;
-                let mut state = room.state();
-                if state.window.floor() == floor && state.window.lineage() == lineage {
-                    state.window.prepend(older, is_whole);
-                    state.remove_again();
-                    room.settle(&mut state);
-                }
-                Ok(PageOutcome::Rewound)
+        self.single_flight(PageKey::Older, async move |room: Arc<Room>| {
+            let (floor, lineage) = {
+                let state = room.state();
+                (state.window.floor(), state.window.lineage())
+            };
+            let range = Range {
+                from: Bound::Unbounded,
+                to: Bound::Included(floor),
+                limit: vacancy,
+                newest_first: true,
+            };
+            let mut older = room.shared.log.range(&room.name, range).await?;
+            older.reverse();
+            let is_whole = older.len() < vacancy;
+            let mut state = room.state();
+            if state.window.floor() == floor && state.window.lineage() == lineage {
+                let base = state.window.base();
+                state.window.prepend(older, is_whole);
+                let older = state.window.base()..base;
+                state.remove_again(older);
+                room.settle(&mut state);
             }
-            .boxed()
+            Ok(PageOutcome::Rewound)
         })
         .await
         .map(drop)
@@ -282,45 +283,40 @@ impl Room {
     /// Entries from the log for a cursor below the window. One read for all at the same cursor.
     pub(super) async fn page(&self, cursor: Cursor, limit: usize) -> Result<PageOutcome, LogError> {
         let key = PageKey::After(cursor.id, cursor.exact, cursor.lineage, limit);
-        self.single_flight(key, |room| {
-            async move {
-                let floor = room.state().window.floor();
-                let log = room.shared.log.as_ref();
-                let outcome = page::read(log, &room.name, cursor, floor, limit).await?;
-                let removed = room.state().removed.clone();
-                Ok(outcome.without(|id| removed.iter().any(|(removed, _)| removed == id)))
-            }
-            .boxed()
+        self.single_flight(key, async move |room: Arc<Room>| {
+            let floor = room.state().window.floor();
+            let log = room.shared.log.as_ref();
+            let outcome = page::read(log, &room.name, cursor, floor, limit).await?;
+            let removed = &room.state().removed;
+            Ok(outcome.without(|id| removed.contains_key(id)))
         })
         .await
     }
 
-    async fn single_flight(
+    /// Reads the log, or waits for whoever reads the same. The read holds the room as long as it
+    /// lasts, and no longer, whatever becomes of those who wait for it.
+    async fn single_flight<F>(
         &self,
         key: PageKey,
-        read: impl FnOnce(Arc<Room>) -> BoxFuture<'static, Result<PageOutcome, LogError>>,
-    ) -> Result<PageOutcome, LogError> {
-        let Some(room) = self.itself.upgrade() else {
-            return Err(LogError::Unavailable("the room was closed".to_owned()));
+        read: impl FnOnce(Arc<Room>) -> F,
+    ) -> Result<PageOutcome, LogError>
+    where
+        F: Future<Output = Result<PageOutcome, LogError>> + Send + 'static,
+    {
+        let closed = || LogError::Unavailable("the room was closed".to_owned());
+        let room = self.itself.upgrade().ok_or_else(closed)?;
+        let unwanted = match key {
+            // There is one at a time, and the window keeps what it brings.
+            PageKey::Older => Unwanted::Finishes,
+            // A client can ask for as many as there are IDs.
+            PageKey::After(..) | PageKey::Unknown(..) => Unwanted::Stops,
         };
-        let flight = {
-            let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-            match pages.get(&key) {
-                Some(flight) => flight.clone(),
-                None => {
-                    self.shared.stats.log_reads.add(1);
-                    let flight = read(room).shared();
-                    pages.insert(key, flight.clone());
-                    flight
-                }
-            }
-        };
-        let outcome = flight.await;
-        self.pages
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&key);
-        outcome
+        let flight = self.reads.join(key, unwanted, || {
+            self.shared.stats.log_reads.add(1);
+            read(room)
+        });
+        let gave_up = || LogError::Unavailable("the read was given up".to_owned());
+        flight.await.unwrap_or_else(|_| Err(gave_up()))
     }
 
     /// After any change of the window: holds the limits and reports its bytes.
@@ -355,7 +351,7 @@ impl Room {
         let was_open = state.follower.opened();
         let end = state.window.end();
         news(&mut state.follower, &mut state.window);
-        state.remove_again();
+        state.remove_again(end..state.window.end());
         let is_new = was_open && state.window.end() != end;
         if is_new {
             self.count(&state.window, end);
@@ -387,10 +383,20 @@ fn entries_from(window: &Window, seq: u64) -> (u64, Option<EntryId>) {
 }
 
 impl State {
-    /// What was removed on purpose does not come back with a read that began before.
-    fn remove_again(&mut self) {
-        for (id, _) in &self.removed {
-            self.window.remove(*id);
+    /// What was removed on purpose does not come back with a read that began before. These are the
+    /// items that the read brought.
+    fn remove_again(&mut self, new: std::ops::Range<u64>) {
+        if self.removed.is_empty() {
+            return;
+        }
+        for seq in new {
+            let id = match self.window.item(seq) {
+                Some(Item::Entry(entry)) => entry.id,
+                Some(Item::Removed(_) | Item::Hole(_)) | None => continue,
+            };
+            if self.removed.contains_key(&id) {
+                self.window.remove(id);
+            }
         }
     }
 }
@@ -448,3 +454,6 @@ impl Feed for Room {
         self.moved.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -105,6 +105,8 @@ pub(super) struct Window {
     evicted: bool,
     origin: EntryId,
     origin_reason: GapReason,
+    /// The highest ID that was read of what is lost.
+    lost_upto: EntryId,
     bytes: usize,
 }
 
@@ -126,6 +128,7 @@ impl Window {
             evicted: false,
             origin: EntryId::ZERO,
             origin_reason: GapReason::Trimmed,
+            lost_upto: EntryId::ZERO,
             bytes: 0,
         };
         for entry in newest {
@@ -158,6 +161,11 @@ impl Window {
     /// Items in it, holes included.
     pub(super) fn len(&self) -> usize {
         self.items.len()
+    }
+
+    /// The number of the oldest item.
+    pub(super) fn base(&self) -> u64 {
+        self.base
     }
 
     /// The number the next item gets.
@@ -218,6 +226,38 @@ impl Window {
         let first = self.item(self.lineage_base)?.entry_id()?;
         // Right before an entry is where a gap told its client to go on.
         (self.origin < id && id < first.predecessor()).then_some((first, reason))
+    }
+
+    /// Where the lineage began, if another one went before it: up to there the stream is the one
+    /// that it was. With what became of the rest.
+    pub(super) fn origin(&self) -> Option<(EntryId, GapReason)> {
+        (self.lineage > 0).then_some((self.origin, self.origin_reason))
+    }
+
+    /// Whether the stream, which lost its end, goes on here past an ID that it does not have: the ID
+    /// is of the end that it lost.
+    pub(super) fn is_lost_end(&self, id: EntryId) -> bool {
+        if self.lineage == 0 || id <= self.origin || id <= self.floor || id > self.head {
+            return false;
+        }
+        let seq = self.seek(id);
+        let is_known = match self.item(seq - 1) {
+            Some(Item::Entry(entry)) => entry.id == id,
+            Some(Item::Removed(removed)) => *removed == id,
+            // It may be one of those that were not read.
+            Some(Item::Hole(hole)) => hole.lineage.is_none() && id <= hole.upto,
+            None => false,
+        };
+        // Right before an entry is where a gap told its client to go on.
+        let next = self.item(seq).and_then(Item::entry_id);
+        !is_known && next.is_none_or(|next| next.predecessor() != id)
+    }
+
+    /// Whether an ID that can't be looked for here, as it's below the window or above it, may be of
+    /// the end that the stream lost.
+    pub(super) fn may_be_lost_end(&self, id: EntryId) -> bool {
+        let is_outside = id < self.floor || id > self.head;
+        self.lineage > 0 && is_outside && self.origin < id && id <= self.lost_upto
     }
 
     /// Entries of the current lineage that are here.
@@ -360,6 +400,7 @@ impl Window {
     /// Tells that the stream is not the one it was: what is new comes after `origin`.
     pub(super) fn rewind(&mut self, origin: EntryId, reason: GapReason) {
         self.lineage += 1;
+        self.lost_upto = self.lost_upto.max(self.head);
         let hole = Hole {
             after: self.head,
             upto: origin,

@@ -204,7 +204,7 @@ function joinRoom(place, timeline, options) {
     timeline.gap(gap)
     if (gap.reason !== 'trimmed') rooms.restart(place.name, joined.cursor)
   })
-  room.on('deleted', ({ id }) => timeline.remove([id]))
+  room.on('deleted', ({ ids }) => timeline.remove(ids))
   room.on('presence', (presence) => {
     people.show(presence)
     messages.showPeople(presence.members)

@@ -39,8 +39,8 @@ export class Inbox {
     client.inbox.on('gap', (gap) => {
       for (const talk of this.#talks.values()) talk.timeline.gap(gap)
     })
-    client.inbox.on('deleted', ({ id }) => {
-      for (const talk of this.#talks.values()) talk.timeline.remove([id])
+    client.inbox.on('deleted', ({ ids }) => {
+      for (const talk of this.#talks.values()) talk.timeline.remove(ids)
     })
   }
 

@@ -6,7 +6,7 @@
 //
 // Events: {"event":"entry","id","text","user"} {"event":"gap",…} {"event":"state","state",…}
 //         {"event":"room-state",…} {"event":"presence","users":[…],"count"} {"event":"info",…}
-//         {"event":"deleted","id"} {"event":"reactions","totals"} {"event":"inbox","id","text","user"}
+//         {"event":"deleted","ids"} {"event":"reactions","totals"} {"event":"inbox","id","text","user"}
 //         {"event":"not-ready","room","code","name","state","error"}
 //         {"event":"stored","text","id"} {"event":"refused","text","code"}
 // Commands: {"publish":"text"} {"load":ms,"name":"p"} {"stop":true} {"react":"heart"} {"moderate":{…}}
@@ -72,7 +72,7 @@ client.on('error', (error) => print({ event: 'error', code: error.code, message:
 function watch(room) {
   room.on('entry', ({ id, fields }) => print({ event: 'entry', room: room.name, id, text: fields.message, user: fields.user }))
   room.on('gap', (gap) => print({ event: 'gap', ...gap }))
-  room.on('deleted', ({ id }) => print({ event: 'deleted', id }))
+  room.on('deleted', ({ ids }) => print({ event: 'deleted', ids }))
   room.on('presence', ({ members, count }) => print({ event: 'presence', users: [...members.keys()].sort(), count }))
   room.on('reactions', ({ totals }) => print({ event: 'reactions', totals: Object.fromEntries(totals) }))
   room.on('room', (info) => print({ event: 'info', ...info }))

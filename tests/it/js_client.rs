@@ -260,7 +260,7 @@ async fn people_reactions_moderation_and_inbox() {
     );
     say(&mut alice, json!({"moderate": {"act": "delete", "id": id}}));
     assert_eq!(alice.event("done")["act"], "delete");
-    assert_eq!(bob.event("deleted")["id"], id);
+    assert_eq!(bob.event("deleted")["ids"], json!([id]));
     say(
         &mut alice,
         json!({"moderate": {"act": "pin", "message": "be kind"}}),

@@ -1,5 +1,4 @@
-//! What goes out beside the streams, and what of a stream does not: asides, and a connection's own
-//! publishes that it doesn't want back.
+//! What goes out beside the streams: asides.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,7 +7,6 @@ use bytes::Bytes;
 
 use super::{Outlet, Watch};
 use crate::relay::aside::{Aside, Audience};
-use crate::relay::entry::{EntryId, RoomName};
 use crate::relay::room::Room;
 
 impl Outlet {
@@ -58,32 +56,6 @@ impl Outlet {
             return;
         };
         out.push_own(frame);
-        self.carry_on(&mut out);
-    }
-
-    /// A publish begins whose entry is not to come back here. What its room has waits until
-    /// [`Outlet::unhush`].
-    pub(in crate::relay) fn hush(&self, room: &RoomName) {
-        if let Some(seat) = self.out().seat_in(room) {
-            seat.quiet.get_or_insert_default().pending += 1;
-        }
-    }
-
-    /// That publish has ended, with this entry, if it's stored.
-    pub(in crate::relay) fn unhush(self: &Arc<Self>, room: &RoomName, entry: Option<EntryId>) {
-        let mut out = self.out();
-        let Some(seat) = out.seat_in(room) else {
-            return;
-        };
-        let id = seat.cursor.id;
-        if let Some(quiet) = &mut seat.quiet {
-            quiet.pending = quiet.pending.saturating_sub(1);
-            // A rewound stream's entries may be passed already.
-            quiet.entries.extend(entry.filter(|entry| *entry > id));
-            if quiet.pending == 0 && quiet.entries.is_empty() {
-                seat.quiet = None;
-            }
-        }
         self.carry_on(&mut out);
     }
 }

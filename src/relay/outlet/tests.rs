@@ -4,18 +4,20 @@
 use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll};
 
+use futures_util::FutureExt;
 use proptest::prelude::*;
 use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::relay::aside::{Aside, Audience};
-use crate::relay::connection::{Connection, Publish};
+use crate::relay::connection::{Barred, Connection, Gate, Joined, Publish};
 use crate::relay::entry::{EntryId, Fields};
 use crate::relay::format::GapFrame;
 use crate::relay::hub::Relay;
 use crate::relay::listener::Heard;
 use crate::relay::log::Log;
 use crate::relay::position::Position;
+use crate::relay::slow_log::SlowLog;
 use crate::store::memory::MemoryLog;
 
 /// A socket that takes so many bytes a millisecond, or none.
@@ -158,6 +160,103 @@ proptest! {
             assert_eq!(theirs.text(), all + "end;");
         });
     }
+}
+
+/// The entry is stored before, while or after its sender joins, and the join takes its time.
+#[tokio::test(start_paused = true)]
+async fn an_own_publish_is_passed_over_though_the_join_is_under_way() {
+    let ways: [fn(&[EntryId]) -> Position; 5] = [
+        |_| Position::Now,
+        |_| Position::Start,
+        |ids| Position::After(ids[1]),
+        |_| Position::Last(10),
+        |_| Position::Ago(Duration::from_secs(3_600)),
+    ];
+    for (way, from) in ways.iter().enumerate() {
+        for (read, append) in [(0, 0), (20, 0), (0, 20), (20, 20), (20, 60)] {
+            for from_start in [false, true] {
+                let log = Arc::new(SlowLog::new(MemoryLog::new(Default::default())));
+                let relay = Relay::new(log.clone(), Default::default());
+                let mut ids = Vec::new();
+                for text in ["one", "two", "three"] {
+                    ids.push(publish(&relay, text).await);
+                }
+                log.set_delay(Duration::from_millis(read));
+                log.set_append_delay(Duration::from_millis(append));
+                let wire = Slow::new(1_000);
+                let connection = relay.connect(wire.clone(), &FORMAT);
+                let own = |text| {
+                    let publish = Publish {
+                        echo: false,
+                        ..Publish::new(room(), message(text))
+                    };
+                    connection.publish(publish, Box::new(|_, outcome| assert!(outcome.is_ok())));
+                };
+                if from_start {
+                    own("before");
+                }
+                let joined = Box::new(|_| Some(Bytes::from_static(b"joined;")));
+                let join = connection.join(room(), from(&ids), false, None, joined);
+                join.unwrap();
+                own("at once");
+                sleep(Duration::from_millis(1)).await;
+                own("meanwhile");
+                connection.joined().await;
+                own("after");
+                connection.settled().await;
+                publish(&relay, "end").await;
+                wire.has("end;").await;
+                let text = wire.text();
+                for own in ["at once", "meanwhile", "after"] {
+                    assert!(!text.contains(own), "way {way}, {read} {append} ms: {text}");
+                }
+                // An entry that is stored when the join begins is one like any other; one that is
+                // on its way then is not.
+                assert!(append == 0 || !text.contains("before"), "way {way}: {text}");
+                let want = match from(&ids) {
+                    Position::Now => "joined;end;",
+                    Position::After(_) => "joined;three;end;",
+                    _ => "one;two;three;end;",
+                };
+                let text = text.replace("before;", "");
+                assert!(text.contains(want), "way {way}, {read} {append} ms: {text}");
+                assert!(connection.outlet().out().quiet.is_empty());
+            }
+        }
+    }
+}
+
+/// What nobody will ever pass over is not kept.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_kept_of_rooms_that_are_left_or_were_never_joined() {
+    let (_, relay) = relay();
+    let wire = Slow::new(1_000);
+    let connection = join(&relay, &wire, Position::Now, false).await;
+    for at in 0..200 {
+        let elsewhere = RoomName::parse(&format!("elsewhere {}", at % 7)).unwrap();
+        let joined: Joined = Box::new(|_| None);
+        if at % 2 == 0 {
+            let shut = || Barred {
+                code: "closed",
+                message: String::new(),
+            };
+            let gate: Gate = async move { Err(shut().into()) }.boxed();
+            let gate = (at % 4 == 0).then_some(gate);
+            let _ = connection.join(elsewhere.clone(), Position::Start, false, gate, joined);
+        }
+        let publish = Publish {
+            echo: false,
+            ..Publish::new(elsewhere.clone(), message("x"))
+        };
+        connection.publish(publish, Box::new(|_, outcome| assert!(outcome.is_ok())));
+        if at % 3 == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        connection.leave(&elsewhere);
+    }
+    connection.settled().await;
+    sleep(Duration::from_millis(10)).await;
+    assert!(connection.outlet().out().quiet.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

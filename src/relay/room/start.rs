@@ -1,9 +1,9 @@
 //! Where a subscriber begins: from a position to a cursor.
 
 use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use tokio::time::{sleep, timeout};
 
 use super::{Opened, PageKey, Room};
@@ -212,6 +212,9 @@ impl Room {
             if let Some((before, reason)) = unknown {
                 return Ok(Start::behind_gap(cursor, before.predecessor(), reason));
             }
+            if let Some((origin, reason)) = self.lost_end(id).await? {
+                return Ok(Start::behind_gap(cursor, origin, reason));
+            }
             if id <= head {
                 if spot == Spot::Behind && !is_filled {
                     // The usual case of a reconnect storm: a little below the window, and room in
@@ -245,9 +248,29 @@ impl Room {
             }
             // Another node may have read further than this one; only the stream itself knows.
             self.shared.stats.log_reads.add(1);
-            let reason = match self.shared.log.state(&self.name).await? {
-                None => GapReason::Deleted,
-                Some(state) if state.last < id => GapReason::Rewound,
+            match self.shared.log.state(&self.name).await? {
+                None => {
+                    let head = self.state().window.head();
+                    return Ok(Start::behind_gap(cursor, head, GapReason::Deleted));
+                }
+                Some(state) if state.last < id => {
+                    let (head, origin) = {
+                        let window = &self.state().window;
+                        (window.head(), window.origin())
+                    };
+                    if state.last < head {
+                        // The tail has yet to find that out, and from where on the stream is another.
+                        let _ = timeout(START_RETRY, self.moved()).await;
+                        continue;
+                    }
+                    // What follows is what live sockets got. A node that has not seen the stream lose
+                    // its end can't know where that was: all there is may be new.
+                    let (upto, reason) = origin.unwrap_or_else(|| {
+                        let first = state.first.map_or(state.last, EntryId::predecessor);
+                        (first, GapReason::Rewound)
+                    });
+                    return Ok(Start::behind_gap(cursor, upto, reason));
+                }
                 // Whether it's still the stream that this node follows shows once its tail is as far;
                 // a cursor set before might be told of a loss from before its time.
                 Some(_) if self.has_between(head, id).await? => {
@@ -270,24 +293,38 @@ impl Room {
                         is_whole: true,
                     });
                 }
-                Some(_) => continue,
-            };
-            let head = self.state().window.head();
-            return Ok(Start::behind_gap(cursor, head, reason));
+                Some(_) => {}
+            }
         }
+    }
+
+    /// Where the stream lost its end, and why, if this ID is of that end. The stream may have grown
+    /// past it since.
+    async fn lost_end(&self, id: EntryId) -> Result<Option<(EntryId, GapReason)>, LogError> {
+        let (origin, is_lost, may_be_lost) = {
+            let window = &self.state().window;
+            let (is_lost, may_be_lost) = (window.is_lost_end(id), window.may_be_lost_end(id));
+            (window.origin(), is_lost, may_be_lost)
+        };
+        // Right before an entry is as good as an entry.
+        let known = (id.predecessor(), batch::successor(id));
+        if is_lost || (may_be_lost && !self.has_between(known.0, known.1).await?) {
+            return Ok(origin);
+        }
+        Ok(None)
     }
 
     /// What became of entries right after an ID inside the window that is none of its entries:
     /// removed one by one since, or from before a deletion. One read for all who stand there.
     async fn lost_after(&self, cursor: Cursor) -> Result<Option<(EntryId, GapReason)>, LogError> {
         let outcome = self
-            .single_flight(PageKey::Unknown(cursor.id, cursor.lineage), |room| {
-                async move {
+            .single_flight(
+                PageKey::Unknown(cursor.id, cursor.lineage),
+                async move |room: Arc<Room>| {
                     let head = room.state().window.head();
                     page::read(room.shared.log.as_ref(), &room.name, cursor, head, 1).await
-                }
-                .boxed()
-            })
+                },
+            )
             .await?;
         Ok(match outcome {
             PageOutcome::Page(page) => page.lost.filter(|(upto, _)| cursor.id < *upto),

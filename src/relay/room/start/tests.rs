@@ -158,3 +158,89 @@ async fn a_stream_begun_anew_is_told_though_the_tail_has_not_come_to_it() {
         );
     }
 }
+
+/// What a listener hears of a room until this entry: gaps as `<after before reason>`.
+async fn heard(relay: &Arc<Relay>, from: EntryId, last: &str) -> String {
+    let room = RoomName::parse("r").unwrap();
+    let mut listener = relay.listen(&room, Position::After(from)).await.unwrap();
+    let mut heard = Vec::new();
+    while heard.last().is_none_or(|text| text != last) {
+        let next = timeout(Duration::from_secs(60), listener.next()).await;
+        heard.push(match next {
+            Ok(Heard::Entry(entry)) => String::from_utf8_lossy(entry.message()).into_owned(),
+            Ok(Heard::Gap(gap)) => format!("<{} {} {:?}>", gap.after, gap.before, gap.reason),
+            Err(_) => panic!("nothing comes after {heard:?}"),
+        });
+    }
+    heard.join(" ")
+}
+
+/// A replica that lags behind takes over, and its clock is behind as well: what is new has lower IDs
+/// than what is lost.
+#[tokio::test(start_paused = true)]
+async fn a_lost_id_goes_on_where_live_sockets_went_on() {
+    // A window that has all, and one that has dropped where the stream lost its end.
+    for entries in [1_000, 2] {
+        let clock = Arc::new(AtomicU64::new(0));
+        let log = MemoryLog::with_clock(Default::default(), {
+            let clock = clock.clone();
+            move || clock.load(Ordering::Relaxed)
+        });
+        let log = Arc::new(log);
+        let mut settings = crate::relay::hub::Settings::default();
+        settings.window.entries = entries;
+        let relay = Relay::new(log.clone(), settings.clone());
+        let room = RoomName::parse("r").unwrap();
+        let add = async |text, ms| {
+            clock.store(ms, Ordering::Relaxed);
+            publish(&relay, text).await
+        };
+        let a = add("a", 1_000).await;
+        let c = add("c", 5_000).await;
+        let mut live = relay.listen(&room, Position::After(c)).await.unwrap();
+        let d = add("d", 9_000).await;
+        let e = add("e", 10_000).await;
+        for _ in [d, e] {
+            assert!(matches!(live.next().await, Heard::Entry(_)));
+        }
+        log.rewind(&room, c);
+        add("1", 6_000).await;
+        let second = add("2", 6_001).await;
+        assert!(matches!(live.next().await, Heard::Gap(gap) if gap.after == e));
+        let gap = |after: EntryId| format!("<{after} 5000-1 Rewound>");
+
+        // Both IDs are above all there is.
+        for lost in [d, e] {
+            let want = gap(lost) + " 1 2";
+            assert_eq!(heard(&relay, lost, "2").await, want);
+        }
+        // The stream has grown past one of them.
+        add("3", 9_500).await;
+        add("4", 9_501).await;
+        for lost in [d, e] {
+            let want = gap(lost) + " 1 2 3 4";
+            assert_eq!(heard(&relay, lost, "4").await, want, "{entries}");
+        }
+        // Whose ID is there misses nothing, and is told so; also if it was there.
+        assert_eq!(heard(&relay, c, "4").await, "1 2 3 4");
+        assert_eq!(heard(&relay, second, "4").await, "3 4");
+        if entries > 2 {
+            relay.remove(&room, vec![second]).await.unwrap();
+            assert_eq!(heard(&relay, second, "4").await, "3 4");
+            add("2", 9_502).await;
+        }
+
+        // A node that was not there can't know since when the stream is another.
+        let fresh = Relay::new(log, settings);
+        let newest = add("5", 9_503).await;
+        let all = match entries {
+            2 => "a c 1 2 3 4 5",
+            _ => "a c 1 3 4 2 5",
+        };
+        let first = EntryId::new(1_000, 0);
+        assert_eq!(a, first);
+        let want = format!("<{e} {first} Rewound> {all}");
+        assert_eq!(heard(&fresh, e, "5").await, want);
+        assert!(newest < e);
+    }
+}
