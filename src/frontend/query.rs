@@ -243,17 +243,17 @@ fn names_room_beside(uri: &Uri) -> bool {
     segments.any(|segment| segment == "rooms") && segments.next() == Some("-")
 }
 
-/// The room that the parameter `room` names, if the path leaves it to that.
+/// The room that the parameter `room` names, if the path leaves it to that. An empty one is a name, too, and
+/// refused as such: taken for absent, what was meant for another room would go to the one called `-`.
 pub(crate) fn room_beside_path(uri: &Uri) -> Result<Option<String>, ApiError> {
-    let mut room = None;
-    if names_room_beside(uri) {
-        for (name, value) in pairs(uri)? {
-            if name == "room" {
-                put(&mut room, &name, value)?;
-            }
-        }
+    if !names_room_beside(uri) {
+        return Ok(None);
     }
-    Ok(room)
+    let mut rooms = pairs(uri)?.into_iter().filter(|(name, _)| name == "room");
+    match (rooms.next(), rooms.next()) {
+        (Some(_), Some(_)) => Err(twice("room")),
+        (room, _) => Ok(room.map(|(_, value)| value)),
+    }
 }
 
 /// Reads a form, which is written as a query string is. Its buttons may have names, too, so that an
@@ -287,10 +287,12 @@ fn put(field: &mut Option<String>, name: &str, value: String) -> Result<(), ApiE
     }
     match field.replace(value) {
         None => Ok(()),
-        Some(_) => Err(ApiError::bad_request(format!(
-            "the parameter {name} is there twice; send it once"
-        ))),
+        Some(_) => Err(twice(name)),
     }
+}
+
+fn twice(name: &str) -> ApiError {
+    ApiError::bad_request(format!("the parameter {name} is there twice; send it once"))
 }
 
 fn unknown(name: &str, names: &[&str]) -> ApiError {

@@ -225,7 +225,7 @@ fn publish_and_tail_with_a_token() {
     // Without one, and where it grants nothing, they say so and end.
     let (code, _, error) = run(&arguments);
     assert_eq!(code, Some(1), "{error}");
-    assert!(error.contains("authenticate"), "{error}");
+    assert!(error.contains("no credential came"), "{error}");
     let (code, _, error) = run(&["tail", "other", "--url", &url, "--token", &token]);
     assert_eq!(code, Some(1), "{error}");
     assert!(error.contains("subscribe"), "{error}");

@@ -396,6 +396,8 @@ impl Client {
         Some(())
     }
 
+    /// Reads events by their lines. Chunks hold whole events, so that their sizes are lines of their own, which no
+    /// field's name begins, and their ends are empty lines behind the one that ends an event.
     async fn events(&self, lines: &mut Lines<BufReader<TcpStream>>) {
         let (mut event, mut event_id, mut data) = (String::new(), None, None);
         while let Ok(Some(line)) = lines.next_line().await {
@@ -407,7 +409,7 @@ impl Client {
                 data = Some(serde_json::from_str::<Value>(text).unwrap());
             } else if line.is_empty() {
                 match (event.as_str(), event_id, &data) {
-                    ("", Some(head), None) => self.on_joined(head),
+                    ("joined", Some(head), _) => self.on_joined(head),
                     ("", Some(_), Some(entry)) => self.on_entry(entry),
                     ("gap", _, Some(gap)) => self.on_gap(gap),
                     ("error", _, Some(error)) => {
