@@ -1,7 +1,7 @@
 //! How long a small room waits for a large one, and what that costs the large one.
 //!
 //! ```text
-//! cargo run --release --example two_rooms -- [large] [seconds]
+//! cargo run --release --example two_rooms -- [large] [seconds] [ms]
 //! ```
 //!
 //! One process, no Redis and no clients: the log is in memory. Each write is a UDP datagram that
@@ -9,8 +9,8 @@
 //! what a real one does, and any number of connections fits into a few descriptors. The large room
 //! (20,000 connections) gets its next entry as soon as all its connections have the last one, so
 //! that the workers are never idle; the small one (10) gets one every 3 ms. It prints, on one line,
-//! the writes a second in the large room and how long entries took, from the publish to the write, in
-//! the small one.
+//! the writes in the large room, by second and by second of this process's CPU time (on Linux), and how
+//! long entries took, from the publish to the last write, in the small one.
 
 use std::io;
 use std::net::UdpSocket;
@@ -31,9 +31,6 @@ use tokio::sync::Notify;
 
 /// Connections of the small room.
 const SMALL: usize = 10;
-
-/// How often the small room gets an entry.
-const EVERY: Duration = Duration::from_millis(3);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -116,11 +113,23 @@ async fn fill(
     Ok(connections)
 }
 
+/// CPU time of this process so far, in seconds; not a number where there is no `/proc`. Linux counts
+/// it in hundredths.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name, in parentheses, may have spaces.
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let times = fields.split_whitespace().skip(11).take(2);
+    let ticks: Option<f64> = times.map(|ticks| ticks.parse::<f64>().ok()).sum();
+    ticks.filter(|ticks| *ticks > 0.0).unwrap_or(f64::NAN) / 100.0
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let large_size = arguments.next().map_or(Ok(20_000), |text| text.parse())?;
     let seconds = arguments.next().map_or(Ok(5), |text| text.parse())?;
+    let every = arguments.next().map_or(Ok(3), |text| text.parse())?;
     let log = MemoryLog::new(memory::Settings {
         keep: Some(1_000),
         ..memory::Settings::default()
@@ -132,6 +141,7 @@ async fn main() -> Result<(), Failure> {
     let _large = fill(&relay, &large, &many, large_size).await?;
     let _small = fill(&relay, &small, &few, SMALL).await?;
 
+    let cpu_before = cpu_seconds();
     let end = Instant::now() + Duration::from_secs(seconds);
     let busy = tokio::spawn({
         let (relay, many) = (relay.clone(), many.clone());
@@ -143,11 +153,11 @@ async fn main() -> Result<(), Failure> {
                 many.take(large_size, publish).await?;
                 writes += large_size;
             }
-            Ok::<_, Failure>(writes as f64 / begun.elapsed().as_secs_f64())
+            Ok::<_, Failure>((writes as f64, begun.elapsed().as_secs_f64()))
         }
     });
     let mut took = Vec::new();
-    let mut next = tokio::time::interval(EVERY);
+    let mut next = tokio::time::interval(Duration::from_millis(every));
     while Instant::now() < end {
         next.tick().await;
         let began = Instant::now();
@@ -155,14 +165,16 @@ async fn main() -> Result<(), Failure> {
         few.take(SMALL, publish).await?;
         took.push(began.elapsed());
     }
-    let rate = busy.await??;
+    let (writes, lasted) = busy.await??;
+    let rate = writes / lasted;
+    let by_cpu = writes / (cpu_seconds() - cpu_before);
     took.sort_unstable();
     let of = |part: f64| {
         let at = (took.len() as f64 * part) as usize;
         took.get(at).copied().unwrap_or_default().as_secs_f64() * 1e3
     };
     println!(
-        "large: {rate:.0} writes/s; small: {} entries, p50 {:.2} ms, p99 {:.2} ms, most {:.2} ms",
+        "large: {rate:.0} writes/s, {by_cpu:.0} by CPU second; small: {} entries, p50 {:.2} ms, p99 {:.2} ms, most {:.2} ms",
         took.len(),
         of(0.5),
         of(0.99),
