@@ -5,8 +5,6 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::Outlet;
 use crate::relay::entry::{EntryId, RoomName};
 
@@ -22,7 +20,7 @@ struct InRoom {
     /// Whether the connection joins the room, and has no seat in it yet.
     is_joining: bool,
     /// To be passed over.
-    entries: SmallVec<[EntryId; 4]>,
+    entries: Vec<EntryId>,
 }
 
 impl InRoom {
@@ -44,9 +42,11 @@ impl Quiet {
                     room: room.clone(),
                     pending: 0,
                     is_joining: false,
-                    entries: SmallVec::new(),
+                    entries: Vec::new(),
                 };
                 change(&mut quiet);
+                // Each join comes by here; there is seldom a second room.
+                self.0.reserve_exact(1);
                 self.0.push(quiet);
             }
         }
@@ -102,7 +102,7 @@ impl Quiet {
     /// the same, and count if it comes back.
     pub(super) fn left(&mut self, room: &RoomName) {
         if let Some(quiet) = self.find(room) {
-            (quiet.is_joining, quiet.entries) = (false, SmallVec::new());
+            (quiet.is_joining, quiet.entries) = (false, Vec::new());
             self.tidy();
         }
     }
