@@ -26,7 +26,7 @@ const { values, positionals: wanted } = parseArgs({
   options: { python: { type: 'boolean', default: false }, venv: { type: 'string' } },
 })
 const PACKAGES = [
-  'requests', 'urllib3', 'httpx-sse', 'sseclient-py', 'websockets', 'websocket-client', 'python-socketio[client]', 'stomp.py',
+  'requests', 'urllib3', 'httpx', 'httpx-sse', 'sseclient-py', 'websockets', 'websocket-client', 'python-socketio[client]', 'stomp.py',
 ]
 /** How long a step may take, on a machine that is busy. */
 const PATIENCE = 60_000
@@ -135,6 +135,9 @@ class Guest {
   async verdict(count) {
     const stream = await this.stream()
     const ids = this.got.map(({ id }) => id)
+    // Some clients keep no order themselves.
+    const order = ({ id }) => stream.findIndex((entry) => entry.id === id)
+    if (this.unordered) this.got.sort((one, other) => order(one) - order(other))
     const told = [...this.wrong, ...(this.failed ? [this.failed] : [])]
     const lost = stream.filter(({ id }) => !ids.includes(id)).length
     if (lost > 0) told.push(`${lost} lost`)
@@ -209,6 +212,6 @@ const columns = ['client', 'version', 'protocol', 'comes']
 const widths = columns.map((column) => Math.max(...rows.map((row) => row[column].length), column.length))
 const line = (cells, verdict) => console.log([...cells.map((cell, at) => cell.padEnd(widths[at])), verdict].join('  '))
 line(columns.map((column) => (column === 'comes' ? 'comes back' : column)), 'verdict')
-for (const row of rows) line(columns.map((column) => row[column]), row.verdict ?? `ok, ${total} entries`)
+for (const row of rows) line(columns.map((column) => row[column]), row.verdict ?? `ok, ${total} entries${row.unordered ? ', in the client\'s own order' : ''}`)
 if (interpreter === null) console.log('The clients of Python did not take part: say --python.')
 process.exit(isHeard ? 0 : 1)

@@ -5,6 +5,7 @@
 """
 
 import json
+import logging
 import sys
 import threading
 import time
@@ -24,6 +25,9 @@ PIP = {
 }
 RETRY = 0.1
 
+# stomp.py logs each refused connection.
+logging.disable()
+
 last = None
 lock = threading.Lock()
 
@@ -39,7 +43,9 @@ def wrong(text):
 
 def got(entry, text):
     global last
-    last = entry
+    with lock:
+        # python-socketio gives each event to a thread of its own.
+        last = max(last or entry, entry, key=lambda entry: tuple(map(int, entry.split("-"))))
     say({"id": entry, "text": text})
 
 
@@ -225,22 +231,12 @@ def stomp_client(websocket):
         import stomp
 
         destination = f"/topic/{room}"
-        if websocket:
-            connection = stomp.WSStompConnection([("127.0.0.1", port)], ws_path="/stomp", reconnect_attempts_max=1)
-        else:
-            connection = stomp.Connection12([("127.0.0.1", stomp_port)], reconnect_attempts_max=1)
-
-        def connect():
-            while True:
-                try:
-                    connection.connect(wait=True)
-                    position = {"last-id": last} if last else {"from": "start"}
-                    return connection.subscribe(destination, "1", headers=position)
-                except Exception as error:
-                    say({"lost": f"{type(error).__name__}: {error}"})
-                    time.sleep(RETRY)
+        held = {}
 
         class Listener(stomp.ConnectionListener):
+            def __init__(self):
+                self.over = threading.Event()
+
             def on_message(self, frame):
                 if "x-gap-reason" in frame.headers:
                     wrong(frame.body)
@@ -251,12 +247,22 @@ def stomp_client(websocket):
                 wrong(frame.headers.get("message"))
 
             def on_disconnected(self):
-                # A thread of its own: the receiver's must end first.
-                threading.Thread(target=connect, daemon=True).start()
+                self.over.set()
 
-        connection.set_listener("", Listener())
-        connect()
-        return lambda text: connection.send(destination, text)
+        def follow():
+            if websocket:
+                connection = stomp.WSStompConnection([("127.0.0.1", port)], ws_path="/stomp", reconnect_attempts_max=1)
+            else:
+                connection = stomp.Connection12([("127.0.0.1", stomp_port)], reconnect_attempts_max=1)
+            listener = Listener()
+            connection.set_listener("", listener)
+            connection.connect(wait=True)
+            connection.subscribe(destination, "1", headers={"last-id": last} if last else {"from": "start"})
+            held["connection"] = connection
+            listener.over.wait()
+
+        forever(follow)
+        return lambda text: held["connection"].send(destination, text)
 
     return client
 
@@ -278,7 +284,9 @@ CLIENTS = {
 
 if sys.argv[1] == "--list":
     for name, (protocol, comes, _) in CLIENTS.items():
-        say({"client": name, "version": version(PIP[name]), "protocol": protocol, "comes": comes})
+        about = {"client": name, "version": version(PIP[name]), "protocol": protocol, "comes": comes}
+        # This one calls its listeners in threads of their own, so that their order is nobody's promise.
+        say({**about, "unordered": PIP[name] == "python-socketio"})
 else:
     publish = CLIENTS[sys.argv[1]][2](*sys.argv[2:])
     for line in sys.stdin:
