@@ -121,22 +121,28 @@ mod tests {
     use std::future::poll_fn;
     use std::time::Duration;
 
+    use tokio::net::TcpListener;
+
     use super::*;
 
     /// The socket was full when the kernel was asked, and there was room before tokio heard of it. A writer that
     /// then waits for room would wait until `--slow-timeout` closes the connection.
     #[tokio::test]
     async fn room_that_comes_right_after_a_full_socket_is_not_missed() {
-        let (near, _far) = UnixStream::pair().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap());
+        let near = near.await.unwrap();
+        let (_far, _) = listener.accept().await.unwrap();
         near.writable().await.unwrap();
-        let stream = Stream::Unix(near);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let stream = Stream::Tcp(near);
         let mut asked = 0;
         let sent = stream.write_by(|| {
             asked += 1;
             if asked == 1 {
                 return Err(Errno::AGAIN);
             }
-            let Stream::Unix(stream) = &stream else {
+            let Stream::Tcp(stream) = &stream else {
                 unreachable!()
             };
             send(stream, b"x", SendFlags::DONTWAIT)
