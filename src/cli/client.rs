@@ -98,10 +98,14 @@ pub(super) async fn connect(address: &str, token: Option<&str>) -> Result<Socket
         Ok(Err(Error::Io(error))) if error.kind() == ErrorKind::ConnectionRefused => {
             Err(Failure::Nobody(error.to_string()))
         }
-        // A certificate that isn't trusted is not trusted the next time either.
-        Ok(Err(Error::Io(error))) if error.kind() == ErrorKind::InvalidData => Err(Failure::Final(
-            format!("{error}; SSL_CERT_FILE=FILE adds a certificate to trust"),
-        )),
+        // A certificate that isn't trusted is not trusted the next time either; without any to trust, none
+        // is.
+        Ok(Err(Error::Io(error)))
+            if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::NotFound) =>
+        {
+            let mend = "SSL_CERT_FILE=FILE names the certificates to trust";
+            Err(Failure::Final(format!("{error}; {mend}")))
+        }
         Ok(Err(error)) => Err(Failure::Retry(error.to_string())),
         Err(_) => Err(Failure::Retry("no answer in time".to_owned())),
     }

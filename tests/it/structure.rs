@@ -443,7 +443,7 @@ async fn names_of_rooms_and_users() {
         );
     }
     for line in node.node.stderr().lines() {
-        let is_said = ["tailcast ", "  try:", "  then:"]
+        let is_said = ["tailcast ", "  read:", "  write:", "  both:", "  or open "]
             .iter()
             .any(|begin| line.starts_with(begin));
         let has_time = line.starts_with("20") && line.get(19..20) == Some(".");

@@ -104,6 +104,7 @@ export async function everything(page) {
     const { now, isFirst } = await up(page)
     assert(now.length <= HELD, `${now.length} messages are in the document`)
     assert.deepEqual(now, now.toSorted(order), 'they are in order')
+    assert.equal(new Set(now.map(([id]) => id)).size, now.length, 'none is there twice')
     // Each stretch must touch the one before it, or something between them was never shown.
     assert(found.size === 0 || now.some(([id]) => found.has(id)), 'nothing is skipped')
     for (const [id, text] of now) found.set(id, text)

@@ -2,7 +2,7 @@
 // last entry is there.
 //
 //   node page.mjs URL ROOM LAST
-import { live, print, run, shown, stored, told, until, write } from '../page/browser.mjs'
+import { everything, live, print, run, stored, told, until, write } from '../page/browser.mjs'
 
 const [room, last] = process.argv.slice(3)
 
@@ -13,7 +13,7 @@ await run(async (open) => {
   const all = (async () => {
     await stored(page, last)
     await until('nothing is pending', async () => (await page.locator('.message.pending').count()) === 0)
-    for (const text of await shown(page)) print({ event: 'entry', text })
+    for (const text of await everything(page)) print({ event: 'entry', text })
   })()
   let line
   while ((line = await told()) !== 'end') {
