@@ -32,6 +32,10 @@ pub(super) fn fault(error: &RedisError) -> LogError {
     }
     match error.code() {
         Some(code) => classify(code, error.detail().unwrap_or_default()),
+        // The library's words for it are of a parser's insides, over several lines.
+        None if error.kind() == ErrorKind::Parse => LogError::Unavailable(
+            "what answers there speaks another protocol; name a Redis with --redis".to_owned(),
+        ),
         None => LogError::Unavailable(error.to_string()),
     }
 }
