@@ -77,6 +77,17 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
     ]
 });
 
+/// The published client of Socket.IO, by the names that its own server has for it, where tutorials load it from.
+static SOCKETIO: LazyLock<Vec<Asset>> = LazyLock::new(|| {
+    let classic = include_str!("../vendor/socket.io-client/socket.io.min.js");
+    let module = include_str!("../vendor/socket.io-client/socket.io.esm.min.js");
+    vec![
+        Asset::new("socket.io.js", SCRIPT, classic),
+        Asset::new("socket.io.min.js", SCRIPT, classic),
+        Asset::new("socket.io.esm.min.js", SCRIPT, module),
+    ]
+});
+
 /// Whether the request is a browser's for a page; programs say they take anything.
 pub(crate) fn wants_page(headers: &HeaderMap) -> bool {
     headers
@@ -100,10 +111,25 @@ pub(crate) fn page(headers: &HeaderMap) -> Response {
 
 /// `GET /assets/{name}`.
 pub(crate) async fn asset(uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
-    let name = segment_of(&uri, 0)?;
-    let asset = ASSETS.iter().find(|asset| asset.name == name);
+    file(&ASSETS, &uri, &headers)
+}
+
+/// `GET /socket.io/{name}`, the published client.
+pub(crate) async fn socketio_client(uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
+    file(&SOCKETIO, &uri, &headers)
+}
+
+/// The names of the files that [`socketio_client`] has.
+pub(crate) fn socketio_files() -> impl Iterator<Item = &'static str> {
+    SOCKETIO.iter().map(|asset| asset.name)
+}
+
+/// The file that the last segment of a path names.
+fn file(assets: &[Asset], uri: &Uri, headers: &HeaderMap) -> Result<Response, ApiError> {
+    let name = segment_of(uri, 0)?;
+    let asset = assets.iter().find(|asset| asset.name == name);
     let asset = asset.ok_or_else(|| ApiError::new(404, "not_found", "there is no such file"))?;
-    let mut response = answer(asset, &headers);
+    let mut response = answer(asset, headers);
     let own = response.headers_mut();
     // An image that is opened by itself is a document, too.
     own.insert(

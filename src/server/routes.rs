@@ -121,12 +121,15 @@ fn for_operators() -> Router<Arc<FrontendState>> {
 /// Socket.IO, whose query string is the application's as well, with a slash at its path's end and without.
 fn socketio(state: &FrontendState) -> Router<Arc<FrontendState>> {
     let path = state.settings.socketio.path.trim_end_matches('/');
-    Router::new()
+    let sessions = Router::new()
         .route(
             &format!("{path}/"),
             any(frontend::socketio::request::handle),
         )
-        .route(path, any(frontend::socketio::request::handle))
+        .route(path, any(frontend::socketio::request::handle));
+    web::socketio_files().fold(sessions, |router, name| {
+        router.route(&format!("{path}/{name}"), get(web::socketio_client))
+    })
 }
 
 async fn root(

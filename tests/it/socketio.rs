@@ -6,6 +6,7 @@ mod ends;
 mod people;
 mod polling;
 mod recovery;
+mod served;
 mod storms;
 
 use serde_json::{Value, json};
