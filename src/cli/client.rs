@@ -103,8 +103,17 @@ pub(super) async fn connect(address: &str, token: Option<&str>) -> Result<Socket
         Ok(Err(Error::Io(error)))
             if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::NotFound) =>
         {
-            let mend = "SSL_CERT_FILE=FILE names the certificates to trust";
-            Err(Failure::Final(format!("{error}; {mend}")))
+            let what = error.to_string();
+            let mend = match what.contains("InvalidContentType") {
+                true => "what listens there speaks no TLS; see --url, and try ws://",
+                false => "SSL_CERT_FILE=FILE names the certificates to trust",
+            };
+            Err(Failure::Final(format!("{what}; {mend}")))
+        }
+        // No answer of HTTP: from the start that is another kind of server, later one that goes away just now.
+        Ok(Err(error @ Error::Protocol(_))) => Err(Failure::Nobody(error.to_string())),
+        Ok(Err(Error::Io(error))) if error.to_string().contains("lookup address") => {
+            Err(Failure::Nobody(error.to_string()))
         }
         Ok(Err(error)) => Err(Failure::Retry(error.to_string())),
         Err(_) => Err(Failure::Retry("no answer in time".to_owned())),

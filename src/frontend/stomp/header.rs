@@ -10,7 +10,7 @@ use memchr::memchr;
 use super::frame::LINE_MAX;
 
 /// Headers that the server writes, in lower case. A field of such a name would be taken for them.
-const OWN: [&str; 8] = [
+const OWN: [&str; 9] = [
     "subscription",
     "destination",
     "message-id",
@@ -19,6 +19,8 @@ const OWN: [&str; 8] = [
     "timestamp",
     "receipt-id",
     "x-omitted",
+    // Beside a body that the publisher wrote as base64 it would be right by chance, beside any other a lie.
+    "content-transfer-encoding",
 ];
 
 /// Headers of gaps, and of what may be told in gaps one day.

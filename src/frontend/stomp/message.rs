@@ -92,7 +92,7 @@ fn written(entry: &Entry, is_base64: bool) -> Vec<u8> {
     if is_base64 {
         put_header(&mut out, ENCODING, "base64");
     }
-    let omitted = put_fields(&mut out, entry, is_base64);
+    let omitted = put_fields(&mut out, entry);
     if omitted > 0 {
         put_header(&mut out, OMITTED, &omitted.to_string());
     }
@@ -159,7 +159,7 @@ fn split(frame: &[u8]) -> (&[u8], &[u8]) {
 
 /// Appends the fields beside the message; how many can't be headers. A repeated one is repeated, of
 /// which most clients take the first and some the last.
-fn put_fields(out: &mut Vec<u8>, entry: &Entry, is_base64: bool) -> usize {
+fn put_fields(out: &mut Vec<u8>, entry: &Entry) -> usize {
     let is_body = |name: &[u8]| name == MESSAGE.as_bytes();
     let mut fields = entry.fields.iter();
     let body = fields.position(|(name, _)| is_body(name)).unwrap_or(0);
@@ -168,11 +168,8 @@ fn put_fields(out: &mut Vec<u8>, entry: &Entry, is_base64: bool) -> usize {
         if at == body {
             continue;
         }
-        let header = header::of(name, value).filter(|(name, _)| {
-            // What is said of the body here is ours to say, where it's not as the publisher wrote it.
-            let is_ours = is_base64 && name.eq_ignore_ascii_case(ENCODING);
-            !is_ours && (written < header::FIELDS_MAX || header::is_user(name))
-        });
+        let header = header::of(name, value)
+            .filter(|(name, _)| written < header::FIELDS_MAX || header::is_user(name));
         match header {
             Some((name, value)) => {
                 written += 1;

@@ -191,6 +191,23 @@ fn what_is_no_text_is_base64_where_only_text_passes() {
 }
 
 #[test]
+fn only_the_node_says_how_a_body_is_written() {
+    let a = room("a");
+    for name in ["content-transfer-encoding", "Content-Transfer-Encoding"] {
+        let mut frames = Frames::new(&BARE);
+        frames.subscribe("s", "/topic/a", &a, false, None);
+        let fields: [(&[u8], &[u8]); 2] = [(b"message", b"hello"), (name.as_bytes(), b"base64")];
+        let bytes = encode_entry(BARE.coding, &a, &entry_of(&fields));
+        let got = String::from_utf8(finish(&mut frames, &bytes)).unwrap();
+        assert!(
+            got.ends_with("\nx-omitted:1\ncontent-length:5\n\nhello\0"),
+            "{got}"
+        );
+        assert!(!got.to_lowercase().contains("encoding"), "{got}");
+    }
+}
+
+#[test]
 fn nul_bytes_are_for_clients_that_ask_for_them() {
     let a = room("a");
     let get = |envelope: &'static Envelope, version, is_binary, body: &'static [u8]| {
@@ -213,7 +230,7 @@ fn nul_bytes_are_for_clients_that_ask_for_them() {
         let any = format!(
             "content-transfer-encoding:base64\nx:{x}\nx-omitted:1\ncontent-length:8\n\nYQBFUlI=\0"
         );
-        let raw = format!("x:{x}\nContent-Transfer-Encoding:base64\ncontent-length:5\n\na\0ERR\0");
+        let raw = format!("x:{x}\nx-omitted:1\ncontent-length:5\n\na\0ERR\0");
         for (is_binary, rest) in [(false, any), (true, raw)] {
             let bytes = get(&BARE, version, is_binary, b"a\0ERR");
             assert_eq!(String::from_utf8(bytes).unwrap(), HEAD.to_owned() + &rest);
