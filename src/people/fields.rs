@@ -9,7 +9,7 @@
 //! | `username` | the name to show | back ends; a known user: their own name; an anonymous client: anything |
 //! | any other | none | anybody |
 //!
-//! Every publish of a client passes [`check`], whatever its protocol. What `redis-cli` and back ends
+//! Every publish of a client passes `check`, whatever its protocol. What `redis-cli` and back ends
 //! write is not checked.
 
 use std::collections::HashMap;
