@@ -25,7 +25,7 @@ fn the_copies_are_those_of_the_package() {
 #[test]
 fn a_tutorials_page_loads_it_from_the_node() {
     let (_redis, [node]) = super::start(&[]);
-    let mut page = Program::node("page/tutorial.mjs", &[&node.url("")]);
+    let page = Program::node("page/tutorial.mjs", &[&node.url("")]);
     loop {
         let event = page.json();
         match event["event"].as_str().unwrap() {
