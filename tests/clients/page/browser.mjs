@@ -10,7 +10,7 @@ import { createInterface } from 'node:readline'
 import { launch } from '../chromium.mjs'
 
 /** Longest wait for anything that should happen, in ms. */
-const PATIENCE = 40_000
+const PATIENCE = 90_000
 
 /** How often it's said that a script still waits, in ms: it is the script that knows for how long. */
 const ALIVE = 5_000
